@@ -1,0 +1,2 @@
+//! headway
+fn main() {}
