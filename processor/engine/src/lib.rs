@@ -1,1 +1,11 @@
-//! engine
+//! The pure heart of the processor: batches in, batches out. No I/O, no clock, no randomness.
+//!
+//! ```text
+//!   job text ──sql──▶ Script ──plan──▶ Query { scan, merge, finish }
+//!   source batches ──scan──▶ partial rows ──shard──▶ (the log) ──fold, merge──▶ windows ──finish──▶ output rows
+//! ```
+
+pub mod fold;
+pub mod plan;
+pub mod shard;
+pub mod sql;

@@ -1,0 +1,1 @@
+//! Which shard a partial row goes to.
