@@ -12,7 +12,7 @@ pub mod encode;
 mod registry;
 pub mod wire;
 
-pub use registry::{EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry, RegistryError, SchemaId};
+pub use registry::{Registry, RegistryError, SchemaId};
 
 /// The shipped schemas, as they are registered.
 pub mod shipped {

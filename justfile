@@ -1,0 +1,31 @@
+# The habits of this repository. `just` lists them.
+
+[private]
+default:
+    @just --list --unsorted
+
+# Format, lints and generated pages, as CI checks them
+check:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# Every test that needs no server
+test *ARGS:
+    cargo test --release --workspace {{ARGS}}
+
+# The log's conformance suite against real brokers, started on loopback
+real:
+    .ci/run real
+
+# Write the generated pages, build the API documentation
+docs:
+    cargo run --release -p runtime --example config_docs
+    cargo doc --release --no-deps --workspace
+
+# The whole pipeline in one process
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# Everything that CI runs
+ci:
+    .ci/run
