@@ -46,7 +46,10 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// A partition by topic name and number.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
+        Self {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 
@@ -78,7 +81,11 @@ pub trait Log: Send + Sync {
     fn bounds(&self, partition: &TopicPartition) -> Result<Bounds, LogError>;
 
     /// The committed offsets of a group, with their metadata, without joining it. One answer per partition, in order.
-    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError>;
+    fn committed(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError>;
 
     /// Deletes the records below an offset (Kafka's DeleteRecords, KIP-107): the partition then starts there.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError>;
@@ -143,7 +150,11 @@ impl ProducerOptions {
     /// A transactional producer.
     pub fn transactional(transactional_id: impl Into<String>) -> Self {
         let id = transactional_id.into();
-        Self { client_id: id.clone(), transactional_id: Some(id), ..Self::idempotent("") }
+        Self {
+            client_id: id.clone(),
+            transactional_id: Some(id),
+            ..Self::idempotent("")
+        }
     }
 }
 
@@ -163,7 +174,12 @@ pub struct TopicSpec {
 impl TopicSpec {
     /// A topic with the broker's own replication and settings.
     pub fn new(name: impl Into<String>, partitions: i32) -> Self {
-        Self { name: name.into(), partitions, replication: -1, config: BTreeMap::new() }
+        Self {
+            name: name.into(),
+            partitions,
+            replication: -1,
+            config: BTreeMap::new(),
+        }
     }
 
     /// The same with one more setting.
@@ -222,6 +238,7 @@ pub struct OffsetCommit {
 pub const MAX_METADATA_BYTES: usize = 4096;
 
 /// What a poll brings.
+#[derive(Debug)]
 pub enum Event {
     /// Records of one partition, in offset order.
     Records(Batch),
@@ -368,7 +385,10 @@ pub trait Consumer: Send {
 
     /// The group's committed offsets, stable ones only: it waits for open transactions that hold commits for these
     /// partitions (KIP-447). One answer per partition, in order.
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, LogError>;
+    fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Committed>>, LogError>;
 
     /// Commits offsets outside any transaction, and waits for the broker's answer.
     ///
@@ -404,7 +424,11 @@ pub trait Producer: Send {
     fn flush(&mut self) -> Result<Delivered, LogError>;
 
     /// Adds a group's offsets to the open transaction (KIP-447: the metadata fences members of an older generation).
-    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), LogError>;
+    fn send_offsets(
+        &mut self,
+        offsets: &[OffsetCommit],
+        group: &GroupMetadata,
+    ) -> Result<(), LogError>;
 
     /// Commits the open transaction, flushing first.
     ///
