@@ -7,12 +7,15 @@
 //!   Arrow batch ──▶ encode::BatchEncoder ──▶ framed records
 //! ```
 
+mod avro;
 pub mod decode;
 pub mod encode;
+mod project;
 mod registry;
 pub mod wire;
 
-pub use registry::{Registry, RegistryError, SchemaId};
+pub use project::{ProjectError, projected_schema};
+pub use registry::{EmbeddedRegistry, Registry, RegistryError, SchemaId, value_subject};
 
 /// The shipped schemas, as they are registered.
 pub mod shipped {

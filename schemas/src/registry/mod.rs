@@ -2,6 +2,16 @@
 
 use std::sync::Arc;
 
+pub(crate) mod compatibility;
+mod embedded;
+
+pub use embedded::EmbeddedRegistry;
+
+/// The subject under which a topic's values are registered (Confluent's TopicNameStrategy).
+pub fn value_subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
 /// A schema's number in its registry.
 pub type SchemaId = u32;
 

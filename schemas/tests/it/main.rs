@@ -1,0 +1,6 @@
+//! The package's properties, each against an independent reader or writer: apache-avro.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod decode;
+mod encode;
+mod oracle;
