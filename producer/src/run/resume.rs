@@ -1,0 +1,165 @@
+//! Where a run goes on, and whether it may.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Failure;
+use super::setup::Job;
+use crate::error::ProducerError;
+use crate::input::{Mark, Next, display_name, verify};
+use crate::position::{Position, PositionReader, ReadError};
+
+/// A committed position, and the place in the file that it means.
+pub(super) struct Checkpoint {
+    pub position: Position,
+    /// `None`: the file must be verified before it is read.
+    pub mark: Option<Mark>,
+    /// What the files before have together.
+    pub bytes_before: u64,
+}
+
+impl Job {
+    pub(super) fn positions(&self) -> Result<BTreeMap<String, Position>, Failure> {
+        let reader = PositionReader {
+            log: self.options.log.as_ref(),
+            registry: self.options.registry.as_ref(),
+            wait: self.options.transaction_timeout * 2 + std::time::Duration::from_secs(60),
+        };
+        reader.newest().map_err(|error| match error {
+            ReadError::Log(error) => Failure::Log(error),
+            ReadError::Other(error) => Failure::Other(error),
+        })
+    }
+
+    /// Where to go on, by the newest position of this set.
+    pub(super) fn checkpoint(&mut self, found: Option<Position>) -> Result<Checkpoint, Failure> {
+        let mut position = match found {
+            None => Position {
+                input_set: self.set.id.clone(),
+                topic: self.options.topic.clone(),
+                ..Position::default()
+            },
+            Some(position) => position,
+        };
+        let wrong = |detail| ProducerError::Position {
+            input_set: position.input_set.clone(),
+            detail,
+        };
+        if position.topic != self.options.topic {
+            let detail = format!(
+                "it is of topic {}: use another input set for another topic",
+                position.topic
+            );
+            return Err(wrong(detail).into());
+        }
+        if position.delivered_by_partition.len() > self.partitions {
+            let detail = format!(
+                "topic {} had {} partitions and has {} now. If it was created anew, send the files under another input set (--input-set)",
+                position.topic,
+                position.delivered_by_partition.len(),
+                self.partitions
+            );
+            return Err(wrong(detail).into());
+        }
+        position.delivered_by_partition.resize(self.partitions, 0);
+        let mark = (position.byte == 0).then(Mark::start);
+        let bytes_before = self.set.bytes_before(position.current_index());
+        if !std::mem::replace(&mut self.resumed, true) {
+            self.read_before = position.rows_read;
+        }
+        self.options.progress.committed(&position, bytes_before);
+        Ok(Checkpoint {
+            position,
+            mark,
+            bytes_before,
+        })
+    }
+
+    /// Looks for the position of this set's files under another id: files that were renamed keep theirs.
+    ///
+    /// A file counts as renamed when its old name is gone, and the same bytes stand in the file that has its place now.
+    ///
+    /// # Errors
+    /// When a file of this set was sent as part of another set.
+    pub(super) fn earlier_id(
+        &mut self,
+        positions: &BTreeMap<String, Position>,
+    ) -> Result<Option<String>, Failure> {
+        if !self.set.derived {
+            return Ok(None);
+        }
+        for (id, position) in positions {
+            if position.topic != self.options.topic || position.byte == 0 {
+                continue;
+            }
+            if self.set.names.contains(&position.file) {
+                return Err(ProducerError::SentBefore {
+                    file: position.file.clone(),
+                    topic: position.topic.clone(),
+                    input_set: id.clone(),
+                }
+                .into());
+            }
+            let index = position.current_index();
+            if index >= self.set.names.len() || Path::new(&position.file).exists() {
+                continue;
+            }
+            if let Next::File(path) = self.set.inputs.file(index).map_err(ProducerError::Source)?
+                && path
+                    .metadata()
+                    .is_ok_and(|metadata| metadata.len() >= position.byte)
+                && let Ok(Some(mark)) = verify(&path, position.byte)
+                && mark.sha256() == position.sha256
+            {
+                tracing::info!(from = position.file, to = %path.display(), input_set = id, "the file was renamed; going on with it");
+                return Ok(Some(id.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The mark of a checkpoint in its file, verified.
+    pub(super) fn verified(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+    ) -> Result<Mark, ProducerError> {
+        if let Some(mark) = &checkpoint.mark {
+            return Ok(mark.clone());
+        }
+        let position = &checkpoint.position;
+        let file = display_name(path);
+        if file != position.file && self.set.names.contains(&position.file) {
+            return Err(ProducerError::Order {
+                number: position.current_index() + 1,
+                expected: position.file.clone(),
+                found: file,
+            });
+        }
+        let changed = |what| ProducerError::Changed {
+            file: file.clone(),
+            byte: position.byte,
+            line: position.line,
+            what,
+        };
+        let read = |source| ProducerError::Read {
+            file: file.clone(),
+            line: 0,
+            source,
+        };
+        let mark = verify(path, position.byte)
+            .map_err(read)?
+            .ok_or_else(|| changed("it is shorter now"))?;
+        if mark.sha256() != position.sha256 {
+            return Err(changed("its bytes up to there are different"));
+        }
+        if file != position.file {
+            tracing::info!(
+                from = position.file,
+                to = file,
+                "the file was renamed; going on with it"
+            );
+        }
+        Ok(mark)
+    }
+}

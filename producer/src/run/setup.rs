@@ -1,0 +1,233 @@
+//! What must be there and fit before anything is sent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use runtime::log::{Log, LogError, TopicSpec};
+use schemas::{Registry, RegistryError, SchemaId, shipped};
+
+use super::options::Options;
+use super::pace::Pace;
+use super::recovery::Patience;
+use super::transaction::Reading;
+use super::{Failure, again};
+use crate::error::ProducerError;
+use crate::input::{InputSet, Next, Source, display_name, header};
+use crate::mapping::{Mapping, RowEncoder};
+use crate::position::POSITIONS_TOPIC;
+
+/// How long a run waits at its start for a log or a registry that can't be reached.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where rows of `topic` go that can't be read.
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.dlq")
+}
+
+/// Creates the topics that a run needs, where they are not there: the rows', the dead letters' (kept for 30 days) and
+/// the compacted one of the positions.
+///
+/// # Errors
+/// The log's.
+pub fn setup_topics(log: &dyn Log, topic: &str, partitions: i32) -> Result<(), LogError> {
+    let spec = |name: &str, partitions, settings: &[(&str, &str)]| TopicSpec {
+        config: settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+        ..TopicSpec::new(name, partitions)
+    };
+    log.create_topic(&spec(topic, partitions, &[("cleanup.policy", "delete")]))?;
+    let kept = [("cleanup.policy", "delete"), ("retention.ms", "2592000000")];
+    log.create_topic(&spec(&dead_letter_topic(topic), 1, &kept))?;
+    log.create_topic(&spec(POSITIONS_TOPIC, 1, &[("cleanup.policy", "compact")]))?;
+    Ok(())
+}
+
+/// The numbers of the schemas that are written.
+pub(super) struct SchemaIds {
+    pub row: SchemaId,
+    pub dead_letter: SchemaId,
+    pub position: SchemaId,
+}
+
+/// A run, prepared.
+pub(super) struct Job {
+    pub options: Options,
+    pub set: InputSet,
+    pub encoder: RowEncoder,
+    pub ids: SchemaIds,
+    pub partitions: usize,
+    pub dead_letters: String,
+    pub pace: Pace,
+    /// The file at hand.
+    pub reading: Option<Reading>,
+    /// Rows that were committed before this run.
+    pub read_before: u64,
+    pub resumed: bool,
+    pub row: Vec<u8>,
+    pub in_transaction: bool,
+}
+
+impl Job {
+    /// Checks everything that can be checked before the first row.
+    pub fn prepare(mut options: Options) -> Result<Self, ProducerError> {
+        if let Some(rate) = options.rate
+            && !(rate.is_finite() && rate > 0.0)
+        {
+            return Err(ProducerError::Rate(rate));
+        }
+        let inputs = std::mem::replace(&mut options.inputs, Source::Files(Vec::new()));
+        let mut set = InputSet::new(inputs, &options.topic)?;
+        let mapping = match options.mapping.take() {
+            Some(mapping) => mapping,
+            None => choose(&mut set, &options)?,
+        };
+        let subject = format!("{}-value", options.topic);
+        let schema = match options.schema.take() {
+            Some(schema) => schema,
+            None => patiently(&options, |registry| registry.latest(&subject))?.map_or_else(
+                || shipped::TAXI_TRIP.to_owned(),
+                |(_, text)| text.to_string(),
+            ),
+        };
+        let mut encoder = RowEncoder::compile(&mapping, &schema)?;
+        check_headers(&mut set, &mut encoder)?;
+        let dead_letters = dead_letter_topic(&options.topic);
+        let partitions = check_topics(options.log.as_ref(), &options.topic, &dead_letters)?;
+        let register = |topic: &str, schema: &str| {
+            patiently(&options, |registry| {
+                registry.register(&format!("{topic}-value"), schema)
+            })
+        };
+        let ids = SchemaIds {
+            row: register(&options.topic, &schema)?,
+            dead_letter: register(&dead_letters, shipped::DEAD_LETTER)?,
+            position: register(POSITIONS_TOPIC, shipped::POSITION)?,
+        };
+        options
+            .progress
+            .set_total_bytes(set.inputs.total_bytes().unwrap_or(0));
+        let pace = Pace::new(options.rate);
+        Ok(Self {
+            options,
+            set,
+            encoder,
+            ids,
+            partitions,
+            dead_letters,
+            pace,
+            reading: None,
+            read_before: 0,
+            resumed: false,
+            row: Vec::new(),
+            in_transaction: false,
+        })
+    }
+}
+
+/// The shipped mapping for the first file.
+fn choose(set: &mut InputSet, options: &Options) -> Result<Mapping, ProducerError> {
+    let path = loop {
+        match set.inputs.file(0).map_err(ProducerError::Source)? {
+            Next::File(path) => break path,
+            Next::NotYet if options.lifecycle.phase() == runtime::lifecycle::Phase::Running => {
+                std::thread::sleep(super::NAP);
+            }
+            // nothing will be read: any mapping does
+            Next::NotYet | Next::NoMore => {
+                return Ok(Mapping::read(
+                    include_str!("../../mappings/headway.toml"),
+                    "headway",
+                ));
+            }
+        }
+    };
+    let file = display_name(&path);
+    let header = header(&path).map_err(|source| ProducerError::File {
+        file: file.clone(),
+        source,
+    })?;
+    Mapping::for_header(&header).ok_or_else(|| ProducerError::NoMapping {
+        file,
+        first_line: header.join(",").chars().take(200).collect(),
+        shipped: Mapping::shipped_names().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Checks the headers of all files that are known from the start.
+fn check_headers(set: &mut InputSet, encoder: &mut RowEncoder) -> Result<(), ProducerError> {
+    if !encoder.has_header() {
+        return Ok(());
+    }
+    for (index, file) in set.names.iter().enumerate() {
+        if let Next::File(path) = set.inputs.file(index).map_err(ProducerError::Source)? {
+            let header = header(&path).map_err(|source| ProducerError::File {
+                file: file.clone(),
+                source,
+            })?;
+            encoder
+                .bind(&header)
+                .map_err(|source| ProducerError::Header {
+                    file: file.clone(),
+                    source,
+                })?;
+        }
+    }
+    Ok(())
+}
+
+/// The partitions of the rows' topic, once all three are known to be there.
+fn check_topics(log: &dyn Log, topic: &str, dead_letters: &str) -> Result<usize, ProducerError> {
+    let mut partitions = 0;
+    for name in [dead_letters, POSITIONS_TOPIC, topic] {
+        let found =
+            again(&mut Patience::new(START_PATIENCE), || log.topic(name)).map_err(|failure| {
+                match failure {
+                    Failure::Log(error) => ProducerError::Log(error),
+                    Failure::Other(error) => error,
+                }
+            })?;
+        let Some(found) = found else {
+            return Err(ProducerError::Topic {
+                detail: format!(
+                    "there is no topic {name}: create {topic}, {dead_letters} and {POSITIONS_TOPIC} first (`producer --create-topics`)"
+                ),
+            });
+        };
+        if name == POSITIONS_TOPIC
+            && let Some(policy) = found.config.get("cleanup.policy")
+            && policy != "compact"
+        {
+            return Err(ProducerError::Topic {
+                detail: format!(
+                    "the topic {name} has cleanup.policy={policy}, which would delete positions: set it to compact"
+                ),
+            });
+        }
+        partitions = usize::try_from(found.partitions).unwrap_or(0);
+    }
+    Ok(partitions)
+}
+
+/// Asks the registry, again after a pause while it can't be reached.
+fn patiently<T>(
+    options: &Options,
+    ask: impl Fn(&dyn Registry) -> Result<T, RegistryError>,
+) -> Result<T, ProducerError> {
+    let start = std::time::Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match ask(options.registry.as_ref()) {
+            Err(RegistryError::Unavailable { detail, .. })
+                if start.elapsed() < options.give_up_after.min(START_PATIENCE)
+                    && !options.lifecycle.stopping() =>
+            {
+                tracing::warn!(detail, "the schema registry can't be reached; trying again");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            answer => return answer.map_err(ProducerError::Registry),
+        }
+    }
+}
