@@ -11,11 +11,15 @@ mod avro;
 pub mod decode;
 pub mod encode;
 mod project;
+pub mod record;
 mod registry;
 pub mod wire;
 
 pub use project::{ProjectError, projected_schema};
-pub use registry::{EmbeddedRegistry, Registry, RegistryError, SchemaId, value_subject};
+pub use registry::{
+    AddressError, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry,
+    RegistryError, SchemaId, Secret, value_subject,
+};
 
 /// The shipped schemas, as they are registered.
 pub mod shipped {

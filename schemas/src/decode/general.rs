@@ -5,6 +5,7 @@
 //! decoder that may break. Only a record that has passed both goes to the decoder with the rows before it.
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 
@@ -18,6 +19,9 @@ pub(crate) struct General {
     build: Build,
     rows: Decoder,
     trial: Decoder,
+    /// arrow-avro counts the values of a union's branches on from one batch to the next, so that only its first is right:
+    /// with a union, each batch takes a new decoder.
+    once: bool,
 }
 
 /// What a decoder is built from, again after it broke.
@@ -61,11 +65,18 @@ impl General {
             writer: writer.to_owned(),
             reader: reader.to_owned(),
         };
+        let (rows, trial) = (build.decoder()?, build.decoder()?);
+        let once = rows
+            .schema()
+            .fields()
+            .iter()
+            .any(|field| holds_union(field.data_type()));
         Ok(Self {
             step,
-            rows: build.decoder()?,
-            trial: build.decoder()?,
+            rows,
+            trial,
             build,
+            once,
         })
     }
 
@@ -85,7 +96,11 @@ impl General {
 
     fn attempt(&mut self, value: &[u8]) -> Result<(), String> {
         feed(&mut self.trial, value)?;
-        match self.trial.flush() {
+        let built = self.trial.flush();
+        if self.once {
+            self.trial = self.build.decoder()?;
+        }
+        match built {
             Ok(Some(batch)) if batch.num_rows() == 1 => Ok(()),
             Ok(_) => Err("it does not decode to one row".to_owned()),
             Err(e) => Err(e.to_string()),
@@ -94,7 +109,20 @@ impl General {
 
     /// The rows so far; none are left.
     pub(crate) fn take(&mut self) -> Result<Option<RecordBatch>, String> {
-        self.rows.flush().map_err(|e| e.to_string())
+        let batch = self.rows.flush().map_err(|e| e.to_string())?;
+        if self.once {
+            self.rows = self.build.decoder()?;
+        }
+        Ok(batch)
+    }
+}
+
+fn holds_union(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(_, _) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| holds_union(field.data_type())),
+        DataType::List(item) | DataType::Map(item, _) => holds_union(item.data_type()),
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@
 mod cursor;
 mod flat;
 mod general;
-mod walk;
+pub(crate) mod walk;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -2,7 +2,8 @@
 
 use apache_avro::schema::{InnerDecimalSchema, NamesRef, Schema, UuidSchema};
 
-use super::cursor::{Cursor, Fault};
+pub(crate) use super::cursor::Cursor;
+use super::cursor::Fault;
 use crate::avro::MAX_DEPTH;
 
 /// How to step over one value.

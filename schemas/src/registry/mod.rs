@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+mod cache;
 pub(crate) mod compatibility;
 mod embedded;
+mod http;
 
 pub use embedded::EmbeddedRegistry;
+pub use http::{AddressError, Credentials, HttpRegistry, HttpRegistryOptions, Secret};
 
 /// The subject under which a topic's values are registered (Confluent's TopicNameStrategy).
 pub fn value_subject(topic: &str) -> String {

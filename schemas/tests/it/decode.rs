@@ -182,8 +182,9 @@ fn run(writers: &[&str], reader: &str, inputs: &[Input]) -> Result<(), TestCaseE
             Err(PushError::Bad(bad)) => {
                 prop_assert!(!good, "a good record was refused: {bad:?}");
                 // What apache-avro reads, and would write just so, is good.
+                let endless = bad.detail.ends_with("more items than a record may have");
                 prop_assert!(
-                    !matches!(oracle, Some((_, true))),
+                    endless || !matches!(oracle, Some((_, true))),
                     "{bad:?} refused {value:?}"
                 );
                 prop_assert_eq!(decoder.rows(), rows);
@@ -220,7 +221,7 @@ proptest! {
 
     #[test]
     fn nested_records_are_isolated_too(inputs in inputs(&[NESTED_1])) {
-        let fields = ["id", "place", "counts", "kind", "hash", "price", "key"];
+        let fields = ["id", "place", "counts", "kind", "any", "hash", "price", "key"];
         run(&[NESTED_1], &projected_schema(NESTED_1, &fields).unwrap(), &inputs)?;
     }
 

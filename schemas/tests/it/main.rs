@@ -3,4 +3,7 @@
 
 mod decode;
 mod encode;
+mod http;
 mod oracle;
+mod rate;
+mod record;
