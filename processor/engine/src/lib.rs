@@ -6,6 +6,7 @@
 //! ```
 
 pub mod fold;
+mod functions;
 pub mod plan;
 pub mod shard;
 pub mod sql;

@@ -1,7 +1,23 @@
 //! The text of a job: its statements, and where they stand.
+//!
+//! ```text
+//!   text ──tokens──▶ statements, cut at `;` ──▶ CREATE SOURCE │ CREATE SINK │ INSERT INTO … SELECT ──▶ Script
+//!                                                  (options)                    (select)
+//! ```
+//!
+//! Every statement is read even when another is wrong, so that a job's errors come all at once.
+
+mod options;
+mod select;
+mod statement;
+pub(crate) mod suggest;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use datafusion_sql::sqlparser::ast;
+
+use crate::plan::Window;
 
 /// Where something stands in a job's text; both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +81,27 @@ pub struct Sink {
     pub at: Location,
 }
 
+/// `INSERT INTO sink SELECT … FROM TUMBLE(source, …) …`.
+#[derive(Clone, Debug)]
+pub struct Insert {
+    /// The sink's name.
+    pub sink: String,
+    /// The source's name.
+    pub source: String,
+    /// Its windows.
+    pub window: Window,
+    /// Where the statement begins.
+    pub at: Location,
+    /// The SELECT, with the window function's call replaced by its source's name.
+    pub(crate) query: Box<ast::Query>,
+    /// Where the source is named.
+    pub(crate) source_at: Location,
+    /// The event time column that the window function names, and where.
+    pub(crate) time_column: Option<(String, Location)>,
+    /// Where GROUP BY stands.
+    pub(crate) group_by_at: Location,
+}
+
 /// A job's statements.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -72,4 +109,65 @@ pub struct Script {
     pub sources: BTreeMap<String, Source>,
     /// The sinks by name.
     pub sinks: BTreeMap<String, Sink>,
+    /// The INSERT statements, in the job's order; each sink has exactly one.
+    pub inserts: Vec<Insert>,
+    /// Where each option of a source or sink stands, by (name, option).
+    pub(crate) options: BTreeMap<(String, String), Location>,
+}
+
+impl Script {
+    /// Where an option stands, or its statement if it was left out.
+    pub(crate) fn option_at(&self, name: &str, option: &str, statement: Location) -> Location {
+        self.options
+            .get(&(name.to_owned(), option.to_owned()))
+            .copied()
+            .unwrap_or(statement)
+    }
+}
+
+/// Reads a job.
+///
+/// # Errors
+/// Everything that is wrong with it, in the text's order; never an empty list.
+pub fn parse(text: &str) -> Result<Script, Vec<JobError>> {
+    statement::script(text)
+}
+
+impl JobError {
+    pub(crate) fn new(at: Location, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            at,
+            what: what.into(),
+            help: Some(help.into()),
+        }
+    }
+
+    pub(crate) fn bare(at: Location, what: impl Into<String>) -> Self {
+        Self {
+            at,
+            what: what.into(),
+            help: None,
+        }
+    }
+}
+
+impl From<datafusion_sql::sqlparser::tokenizer::Location> for Location {
+    fn from(at: datafusion_sql::sqlparser::tokenizer::Location) -> Self {
+        Self {
+            line: at.line,
+            column: at.column,
+        }
+    }
+}
+
+impl Location {
+    /// The start of a part of the syntax tree; `otherwise` if the parser did not record it.
+    pub(crate) fn of(part: &impl ast::Spanned, otherwise: Self) -> Self {
+        let start = part.span().start;
+        if start.line == 0 {
+            otherwise
+        } else {
+            start.into()
+        }
+    }
 }

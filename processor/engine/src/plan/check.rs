@@ -1,0 +1,356 @@
+//! What can be told of a query once its source's columns are known, each thing where it stands in the text.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion_common::DataFusionError;
+use datafusion_sql::sqlparser::ast::{
+    Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor,
+};
+
+use super::context::{Context, WINDOW_COLUMNS};
+use crate::sql::{Insert, JobError, Location, Script, Source, suggest};
+
+/// The SELECT of an INSERT: the parser has let nothing else through.
+pub(super) fn select(query: &Query) -> Option<&Select> {
+    query.body.as_select()
+}
+
+/// Checks the source's event time.
+pub(super) fn event_time(
+    script: &Script,
+    source: &Source,
+    columns: &Schema,
+    errors: &mut Vec<JobError>,
+) {
+    let at = script.option_at(&source.name, "event_time", source.at);
+    match columns.field_with_name(&source.event_time) {
+        Err(_) => {
+            let what = format!(
+                "the source {} has no column {}",
+                source.name, source.event_time
+            );
+            errors.push(JobError::new(
+                at,
+                what,
+                suggest::help(&source.event_time, names(columns)),
+            ));
+        }
+        Ok(field) if !matches!(field.data_type(), DataType::Timestamp(..)) => {
+            let what = format!(
+                "event time must be a timestamp: {} is {}",
+                field.name(),
+                type_name(field.data_type())
+            );
+            let timestamps: Vec<&str> = columns
+                .fields()
+                .iter()
+                .filter(|field| matches!(field.data_type(), DataType::Timestamp(..)))
+                .map(|field| field.name().as_str())
+                .collect();
+            let help = if timestamps.is_empty() {
+                "give the topic's schema a column of logical type timestamp-millis".to_owned()
+            } else {
+                format!("the timestamps are: {}", timestamps.join(", "))
+            };
+            errors.push(JobError::new(at, what, help));
+        }
+        Ok(_) => {}
+    }
+    for name in WINDOW_COLUMNS {
+        if columns.field_with_name(name).is_ok() {
+            let what = format!(
+                "the source {} has a column {name}, the name of a window's own column",
+                source.name
+            );
+            errors.push(JobError::new(
+                source.at,
+                what,
+                "rename the column in the topic's schema",
+            ));
+        }
+    }
+}
+
+fn names(columns: &Schema) -> impl Iterator<Item = &str> {
+    columns.fields().iter().map(|field| field.name().as_str())
+}
+
+/// A type as a job's author knows it.
+pub(super) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 => "a text".to_owned(),
+        DataType::Boolean => "a boolean".to_owned(),
+        DataType::Int32 | DataType::Int64 => "an integer".to_owned(),
+        DataType::Float32 | DataType::Float64 => "a floating-point number".to_owned(),
+        other => format!("of type {other}"),
+    }
+}
+
+/// Checks that every column that a query names is there.
+pub(super) fn columns(insert: &Insert, columns: &Schema, errors: &mut Vec<JobError>) {
+    let Some(select) = select(&insert.query) else {
+        return;
+    };
+    let mut known: Vec<&str> = names(columns).chain(WINDOW_COLUMNS).collect();
+    let mut qualifier = insert.source.clone();
+    if let Some(TableFactor::Table {
+        alias: Some(alias), ..
+    }) = select.from.first().map(|table| &table.relation)
+    {
+        qualifier = normal(&alias.name);
+    }
+    let mut visitor = Names {
+        known: &known,
+        qualifier: &qualifier,
+        at: insert.at,
+        errors,
+    };
+    for item in &select.projection {
+        let _ = item.visit(&mut visitor);
+    }
+    let _ = select.selection.visit(&mut visitor);
+    let aliases: Vec<String> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } => Some(normal(alias)),
+            _ => None,
+        })
+        .collect();
+    known.extend(aliases.iter().map(String::as_str));
+    let mut visitor = Names {
+        known: &known,
+        qualifier: &qualifier,
+        at: insert.at,
+        errors,
+    };
+    let _ = select.group_by.visit(&mut visitor);
+    let _ = select.having.visit(&mut visitor);
+}
+
+pub(super) fn normal(ident: &Ident) -> String {
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    }
+}
+
+struct Names<'a> {
+    known: &'a [&'a str],
+    qualifier: &'a str,
+    at: Location,
+    errors: &'a mut Vec<JobError>,
+}
+
+impl Visitor for Names<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let ident = match expr {
+            Expr::Identifier(ident) => ident,
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [qualifier, ident] if normal(qualifier) == self.qualifier => ident,
+                [qualifier, ..] => {
+                    let at = Location::of(expr, self.at);
+                    let help = format!("write {} or leave it out", self.qualifier);
+                    self.errors.push(JobError::new(
+                        at,
+                        format!("there is no source {qualifier} here"),
+                        help,
+                    ));
+                    return ControlFlow::Continue(());
+                }
+                [] => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        let name = normal(ident);
+        if !self.known.contains(&name.as_str()) {
+            let at = Location::from(ident.span.start);
+            let mut help = suggest::help(&name, self.known.iter().copied());
+            if ident.quote_style == Some('"') && !help.starts_with("did") {
+                help = format!("a text stands in single quotes: '{name}'");
+            }
+            self.errors.push(JobError::new(
+                at,
+                format!("there is no column {name}"),
+                help,
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Turns a planner's error into errors with a place: its own, if it has one; else the part of the query that fails
+/// when it is planned by itself.
+pub(super) fn locate(insert: &Insert, context: &Context, error: &DataFusionError) -> Vec<JobError> {
+    if let Some(diagnostic) = error.diagnostic()
+        && let Some(span) = diagnostic.span
+        && span.start.line > 0
+    {
+        let at = Location {
+            line: span.start.line,
+            column: span.start.column,
+        };
+        let help = diagnostic.helps.first().map(|help| help.message.clone());
+        return vec![JobError {
+            at,
+            what: message(&DataFusionError::Plan(diagnostic.message.clone())),
+            help,
+        }];
+    }
+    let mut found = Vec::new();
+    for (at, part) in parts(insert) {
+        if let Err(error) = context.plan(part) {
+            found.push(JobError::bare(at, message(&error)));
+        }
+    }
+    if found.is_empty() {
+        found.push(JobError::bare(insert.at, message(error)));
+    }
+    found
+}
+
+/// The query with one column of its SELECT list each, with WHERE alone and with HAVING alone.
+fn parts(insert: &Insert) -> Vec<(Location, Query)> {
+    let Some(whole) = select(&insert.query) else {
+        return Vec::new();
+    };
+    let with = |change: &dyn Fn(&mut Select)| {
+        let mut query = (*insert.query).clone();
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            select.selection = None;
+            select.having = None;
+            change(select);
+        }
+        query
+    };
+    let window = || {
+        vec![SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(
+            "window_start",
+        )))]
+    };
+    let mut parts = Vec::new();
+    for item in &whole.projection {
+        let at = Location::of(item, insert.at);
+        parts.push((at, with(&|select| select.projection = vec![item.clone()])));
+    }
+    if let Some(condition) = &whole.selection {
+        let at = Location::of(condition, insert.at);
+        parts.push((
+            at,
+            with(&|select| {
+                (select.projection, select.selection) = (window(), Some(condition.clone()))
+            }),
+        ));
+    }
+    if let Some(condition) = &whole.having {
+        let at = Location::of(condition, insert.at);
+        parts.push((
+            at,
+            with(&|select| {
+                (select.projection, select.having) = (window(), Some(condition.clone()))
+            }),
+        ));
+    }
+    parts
+}
+
+/// DataFusion's words, without its prefixes and source places.
+pub(super) fn message(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let mut text = text.as_str();
+    for prefix in [
+        "type_coercion\ncaused by\n",
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Schema error: ",
+        "Execution error: ",
+        "Arrow error: ",
+    ] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text.lines()
+        .next()
+        .unwrap_or(text)
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+/// The text of each group key, with positions and aliases replaced by what they stand for.
+pub(super) fn group_texts(select: &Select) -> Vec<String> {
+    let GroupByExpr::Expressions(groups, _) = &select.group_by else {
+        return Vec::new();
+    };
+    let item = |expr: &Expr| -> Option<String> {
+        match expr {
+            Expr::Value(value) => {
+                let position: usize = value.to_string().parse().ok()?;
+                match select.projection.get(position.checked_sub(1)?)? {
+                    SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => {
+                        Some(expr.to_string())
+                    }
+                    _ => None,
+                }
+            }
+            Expr::Identifier(ident) => select.projection.iter().find_map(|item| match item {
+                SelectItem::ExprWithAlias { expr, alias } if normal(alias) == normal(ident) => {
+                    Some(expr.to_string())
+                }
+                _ => None,
+            }),
+            _ => None,
+        }
+    };
+    groups
+        .iter()
+        .map(|group| item(group).unwrap_or_else(|| group.to_string()))
+        .collect()
+}
+
+/// The text of each aggregate call, once, in the order of the query's text.
+pub(super) fn aggregate_texts(select: &Select) -> Vec<String> {
+    struct Calls(Vec<String>);
+    impl Visitor for Calls {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr
+                && crate::functions::is_aggregate(&function.name.to_string().to_lowercase())
+            {
+                let text = expr.to_string();
+                if !self.0.contains(&text) {
+                    self.0.push(text);
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut calls = Calls(Vec::new());
+    for item in &select.projection {
+        let _ = item.visit(&mut calls);
+    }
+    let _ = select.having.visit(&mut calls);
+    calls.0
+}
+
+/// Where a function is called first.
+pub(super) fn call_at(query: &Query, name: &str) -> Option<Location> {
+    struct Call<'a>(&'a str, Option<Location>);
+    impl Visitor for Call<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr
+                && self.1.is_none()
+                && function.name.to_string().eq_ignore_ascii_case(self.0)
+            {
+                self.1 = Some(Location::of(&function.name, Location::default()));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut call = Call(name, None);
+    let _ = query.visit(&mut call);
+    call.1
+}

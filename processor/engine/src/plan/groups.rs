@@ -1,0 +1,237 @@
+//! The table of groups: one row per window and key, with its accumulators.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion_common::{DataFusionError, Result, exec_err, internal_datafusion_err};
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion_physical_plan::aggregates::order::GroupOrdering;
+
+use crate::functions::mask::Mask;
+
+/// A query's compiled expressions.
+#[derive(Debug)]
+pub(super) struct Fragments {
+    /// The columns of source batches.
+    pub(super) input: SchemaRef,
+    /// Where event time stands in them.
+    pub(super) event_time: usize,
+    /// The windows' length.
+    pub(super) size_ms: i64,
+    /// [`Fragments::input`] and, if some expression needs them, window_start and window_end.
+    pub(super) windowed: SchemaRef,
+    /// Over [`Fragments::windowed`].
+    pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The columns of [`Fragments::windowed`] that keys and aggregates read: only these survive the filter.
+    pub(super) kept: Vec<usize>,
+    /// Those columns.
+    pub(super) kept_schema: SchemaRef,
+    /// The group keys without the window, over [`Fragments::kept_schema`].
+    pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// The window's start and the keys.
+    pub(super) group_schema: SchemaRef,
+    /// In the order of their states in partial rows.
+    pub(super) aggregates: Vec<Aggregate>,
+    /// The columns of GROUP BY, in the order that [`Fragments::grouped`] begins with.
+    pub(super) group_columns: Vec<GroupColumn>,
+    /// What HAVING and the SELECT list see: the columns of GROUP BY, then the aggregates.
+    pub(super) grouped: SchemaRef,
+    /// Over [`Fragments::grouped`].
+    pub(super) having: Option<Arc<dyn PhysicalExpr>>,
+    /// The SELECT list, over [`Fragments::grouped`].
+    pub(super) projection: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// A column of GROUP BY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GroupColumn {
+    WindowStart,
+    WindowEnd,
+    /// A position in [`Fragments::keys`].
+    Key(usize),
+}
+
+/// An aggregate function with its arguments and FILTER, over [`Fragments::kept_schema`].
+#[derive(Debug)]
+pub(super) struct Aggregate {
+    pub(super) function: Arc<AggregateFunctionExpr>,
+    pub(super) args: Vec<Arc<dyn PhysicalExpr>>,
+    pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// How many columns its state has.
+    pub(super) states: usize,
+    /// For `mask_coordinate`.
+    pub(super) mask: Option<Mask>,
+}
+
+impl Aggregate {
+    fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.function.groups_accumulator_supported() {
+            return self.function.create_groups_accumulator();
+        }
+        let function = Arc::clone(&self.function);
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+            function.create_accumulator()
+        })))
+    }
+}
+
+/// Arguments and filters of each aggregate, evaluated over some rows.
+#[derive(Debug)]
+pub(super) struct Evaluated {
+    /// The window's start, then the keys.
+    pub(super) groups: Vec<ArrayRef>,
+    pub(super) args: Vec<Vec<ArrayRef>>,
+    pub(super) filters: Vec<Option<BooleanArray>>,
+}
+
+pub(super) struct Groups<'a> {
+    fragments: &'a Fragments,
+    values: Box<dyn GroupValues>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    /// How many source rows are in each group.
+    rows: Vec<i64>,
+    /// The highest partials offset that touched each group.
+    touched: Vec<i64>,
+    /// Which group each row of the current batch belongs to.
+    indices: Vec<usize>,
+}
+
+impl<'a> Groups<'a> {
+    pub(super) fn new(fragments: &'a Fragments) -> Result<Self> {
+        Ok(Self {
+            values: new_group_values(Arc::clone(&fragments.group_schema), &GroupOrdering::None)?,
+            accumulators: fragments
+                .aggregates
+                .iter()
+                .map(Aggregate::accumulator)
+                .collect::<Result<_>>()?,
+            rows: Vec::new(),
+            touched: Vec::new(),
+            indices: Vec::new(),
+            fragments,
+        })
+    }
+
+    fn intern(&mut self, groups: &[ArrayRef]) -> Result<usize> {
+        self.values.intern(groups, &mut self.indices)?;
+        let total = self.values.len();
+        self.rows.resize(total, 0);
+        self.touched.resize(total, 0);
+        Ok(total)
+    }
+
+    /// Takes source rows in.
+    pub(super) fn update(&mut self, rows: &Evaluated) -> Result<()> {
+        let total = self.intern(&rows.groups)?;
+        for index in &self.indices {
+            self.rows[*index] += 1;
+        }
+        for ((accumulator, args), filter) in self
+            .accumulators
+            .iter_mut()
+            .zip(&rows.args)
+            .zip(&rows.filters)
+        {
+            accumulator.update_batch(args, &self.indices, filter.as_ref(), total)?;
+        }
+        Ok(())
+    }
+
+    /// Takes partial rows in.
+    pub(super) fn merge(&mut self, partial: &RecordBatch) -> Result<()> {
+        let groups = 1 + self.fragments.keys.len();
+        let columns = partial.columns();
+        let total = self.intern(&columns[..groups])?;
+        let mut next = groups;
+        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&self.fragments.aggregates)
+        {
+            accumulator.merge_batch(
+                &columns[next..next + aggregate.states],
+                &self.indices,
+                total,
+            )?;
+            next += aggregate.states;
+        }
+        let rows = columns[next].as_primitive::<Int64Type>().values();
+        let touched = columns[next + 1].as_primitive::<Int64Type>().values();
+        for ((index, rows), touched) in self.indices.iter().zip(rows).zip(touched) {
+            self.rows[*index] = self.rows[*index]
+                .checked_add(*rows)
+                .ok_or_else(too_many_rows)?;
+            self.touched[*index] = self.touched[*index].max(*touched);
+        }
+        Ok(())
+    }
+
+    /// The groups as partial rows.
+    pub(super) fn into_partial(mut self, schema: &SchemaRef) -> Result<RecordBatch> {
+        if self.values.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(schema)));
+        }
+        let mut columns = self.values.emit(EmitTo::All)?;
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        columns.push(Arc::new(Int64Array::from(self.rows)));
+        columns.push(Arc::new(Int64Array::from(self.touched)));
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+
+    /// The groups' values: window start and keys, each aggregate's value, the highest offsets.
+    pub(super) fn into_values(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>, ArrayRef)> {
+        let groups = self.values.emit(EmitTo::All)?;
+        let values = self
+            .accumulators
+            .iter_mut()
+            .map(|accumulator| accumulator.evaluate(EmitTo::All))
+            .collect::<Result<_>>()?;
+        Ok((groups, values, Arc::new(Int64Array::from(self.touched))))
+    }
+}
+
+fn too_many_rows() -> DataFusionError {
+    internal_datafusion_err!("a group's count of rows exceeds 2^63")
+}
+
+impl Fragments {
+    /// Merges partial rows to partial rows.
+    pub(super) fn merge(&self, batches: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch> {
+        let mut groups = Groups::new(self)?;
+        for batch in batches {
+            check_columns(batch, schema, "partial")?;
+            if batch.num_rows() > 0 {
+                groups.merge(batch)?;
+            }
+        }
+        groups.into_partial(schema)
+    }
+}
+
+/// A batch must have exactly these columns.
+pub(super) fn check_columns(batch: &RecordBatch, expected: &SchemaRef, what: &str) -> Result<()> {
+    let given = batch.schema_ref();
+    if Arc::ptr_eq(given, expected) {
+        return Ok(());
+    }
+    let same = given.fields().len() == expected.fields().len()
+        && given
+            .fields()
+            .iter()
+            .zip(expected.fields())
+            .zip(batch.columns())
+            .all(|((given, expected), column)| {
+                given.name() == expected.name()
+                    && given.data_type() == expected.data_type()
+                    && (expected.is_nullable() || column.null_count() == 0)
+            });
+    if same {
+        return Ok(());
+    }
+    exec_err!("the {what} rows have the columns {given}, not {expected}")
+}

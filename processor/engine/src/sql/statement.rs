@@ -1,0 +1,378 @@
+//! Cuts a text into statements and reads each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use datafusion_sql::sqlparser::ast::Ident;
+use datafusion_sql::sqlparser::dialect::GenericDialect;
+use datafusion_sql::sqlparser::keywords::Keyword;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use super::options::Options;
+use super::{Emit, JobError, Location, Script, Sink, Source, select, suggest};
+
+const SOURCE_OPTIONS: [&str; 4] = ["topic", "event_time", "out_of_orderness", "idle_timeout"];
+const SINK_OPTIONS: [&str; 4] = ["topic", "key", "emit", "grace"];
+
+pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, text)
+        .tokenize_with_location()
+        .map_err(|error| {
+            vec![JobError::new(
+                error.location.into(),
+                error.message.clone(),
+                "close every quotation mark and comment",
+            )]
+        })?;
+    let mut reader = Reader {
+        script: Script {
+            sources: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            inserts: Vec::new(),
+            options: BTreeMap::new(),
+        },
+        errors: Vec::new(),
+        broken: BTreeSet::new(),
+    };
+    let mut any = false;
+    for tokens in tokens.split(|token| token.token == Token::SemiColon) {
+        let Some(first) = tokens
+            .iter()
+            .find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+        else {
+            continue;
+        };
+        any = true;
+        reader.statement(tokens, first.span.start.into());
+    }
+    if !any {
+        reader.errors.push(JobError::new(
+            Location { line: 1, column: 1 },
+            "the job has no statement",
+            "write CREATE SOURCE …; CREATE SINK …; INSERT INTO … SELECT …;",
+        ));
+    }
+    reader.finish()
+}
+
+struct Reader {
+    script: Script,
+    errors: Vec<JobError>,
+    /// Sources and sinks whose statement is wrong: they are declared all the same.
+    broken: BTreeSet<String>,
+}
+
+impl Reader {
+    fn statement(&mut self, tokens: &[TokenWithSpan], at: Location) {
+        let dialect = GenericDialect {};
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.to_vec());
+        let read = if parser.parse_keyword(Keyword::CREATE) {
+            self.create(&mut parser, at)
+        } else if parser.parse_keywords(&[Keyword::INSERT, Keyword::INTO]) {
+            self.insert(&mut parser, tokens, at)
+        } else {
+            let word = parser.peek_token();
+            self.errors.push(JobError::new(
+                at,
+                format!("{word} does not begin a statement of a job"),
+                "a job has CREATE SOURCE, CREATE SINK and INSERT INTO … SELECT statements, with a semicolon behind each",
+            ));
+            return;
+        };
+        if let Err(error) = read {
+            self.errors.push(syntax_error(&error, tokens, at));
+        }
+    }
+
+    fn create(&mut self, parser: &mut Parser<'_>, at: Location) -> Result<(), ParserError> {
+        let word = parser.next_token();
+        match word.to_string().to_uppercase().as_str() {
+            "SOURCE" => self.source(parser, at),
+            "SINK" => self.sink(parser, at),
+            other => {
+                self.errors.push(JobError::new(
+                    word.span.start.into(),
+                    format!("CREATE {other} is not supported"),
+                    "write CREATE SOURCE name WITH (…) or CREATE SINK name WITH (…)",
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads the name that follows CREATE SOURCE or CREATE SINK.
+    fn name(&mut self, parser: &mut Parser<'_>) -> Result<String, ParserError> {
+        let ident = parser.parse_identifier()?;
+        let name = normal(&ident);
+        if self.script.sources.contains_key(&name) || self.script.sinks.contains_key(&name) {
+            let at = Location::from(ident.span.start);
+            self.errors.push(JobError::new(
+                at,
+                format!("the name {name} is used twice"),
+                "give each its own name",
+            ));
+        }
+        Ok(name)
+    }
+
+    fn end(parser: &mut Parser<'_>) -> Result<(), ParserError> {
+        match parser.peek_token() {
+            TokenWithSpan {
+                token: Token::EOF, ..
+            } => Ok(()),
+            found => parser.expected("a semicolon", found),
+        }
+    }
+
+    fn options(&mut self, name: &str, options: &Options) {
+        for (option, at) in options.locations() {
+            self.script
+                .options
+                .insert((name.to_owned(), option.to_owned()), at);
+        }
+    }
+
+    fn source(&mut self, parser: &mut Parser<'_>, at: Location) -> Result<(), ParserError> {
+        let name = self.name(parser)?;
+        self.broken.insert(name.clone());
+        let before = self.errors.len();
+        let mut options = Options::parse(parser, at, &mut self.errors)?;
+        self.options(&name, &options);
+        Self::end(parser)?;
+        let errors = &mut self.errors;
+        let source = Source {
+            topic: options.required("topic", "trips", errors).0,
+            event_time: options.required("event_time", "pickup_at", errors).0,
+            out_of_orderness: options
+                .duration("out_of_orderness", errors)
+                .unwrap_or(Duration::ZERO),
+            idle_timeout: options.duration("idle_timeout", errors),
+            at,
+            name: name.clone(),
+        };
+        options.finish("CREATE SOURCE", &SOURCE_OPTIONS, errors);
+        if self.errors.len() == before {
+            self.broken.remove(&name);
+        }
+        self.script.sources.entry(name).or_insert(source);
+        Ok(())
+    }
+
+    fn sink(&mut self, parser: &mut Parser<'_>, at: Location) -> Result<(), ParserError> {
+        let name = self.name(parser)?;
+        self.broken.insert(name.clone());
+        let before = self.errors.len();
+        let mut options = Options::parse(parser, at, &mut self.errors)?;
+        self.options(&name, &options);
+        Self::end(parser)?;
+        let errors = &mut self.errors;
+        let topic = options.required("topic", "trip_statistics", errors).0;
+        let (key, key_at) = options.required("key", "window_start, vendor_id", errors);
+        if let Some((emit, at)) = options.optional("emit", "final", errors)
+            && emit != "final"
+        {
+            let what = format!("emit = '{emit}' is not supported");
+            errors.push(JobError::new(
+                at,
+                what,
+                "write emit = 'final': one row per window and key, when the window closes",
+            ));
+        }
+        let key: Vec<String> = key.split(',').map(|part| part.trim().to_owned()).collect();
+        if key.len() > 1 && key.iter().any(String::is_empty) {
+            errors.push(JobError::new(
+                key_at,
+                "the key has an empty part",
+                "write key = 'window_start, vendor_id'",
+            ));
+        }
+        let sink = Sink {
+            topic,
+            key,
+            emit: Emit::Final,
+            grace: options.duration("grace", errors).unwrap_or(Duration::ZERO),
+            at,
+            name: name.clone(),
+        };
+        options.finish("CREATE SINK", &SINK_OPTIONS, errors);
+        if self.errors.len() == before {
+            self.broken.remove(&name);
+        }
+        self.script.sinks.entry(name).or_insert(sink);
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        parser: &mut Parser<'_>,
+        tokens: &[TokenWithSpan],
+        at: Location,
+    ) -> Result<(), ParserError> {
+        let ident = parser.parse_identifier()?;
+        let sink_at = Location::from(ident.span.start);
+        let sink = normal(&ident);
+        if parser.peek_token().token == Token::LParen {
+            self.errors.push(JobError::new(
+                parser.peek_token().span.start.into(),
+                "INSERT INTO with a list of columns is not supported",
+                "name the columns in the SELECT list: SELECT count(*) AS trip_count",
+            ));
+            return Ok(());
+        }
+        let query = parser.parse_query()?;
+        Self::end(parser)?;
+        if let Some(insert) = select::check(*query, tokens, &sink, at, &mut self.errors) {
+            self.script.inserts.push(insert);
+        }
+        if self
+            .script
+            .inserts
+            .iter()
+            .filter(|insert| insert.sink == sink)
+            .count()
+            > 1
+        {
+            let what = format!("a second INSERT INTO {sink}");
+            self.errors.push(JobError::new(
+                sink_at,
+                what,
+                "give each INSERT a sink of its own",
+            ));
+        }
+        self.script
+            .options
+            .insert((sink, "insert".to_owned()), sink_at);
+        Ok(())
+    }
+
+    /// What can be told only when all statements are read.
+    fn finish(mut self) -> Result<Script, Vec<JobError>> {
+        let Script {
+            sources,
+            sinks,
+            inserts,
+            options,
+        } = &self.script;
+        for insert in inserts {
+            if !sinks.contains_key(&insert.sink) && !self.broken.contains(&insert.sink) {
+                let at = options
+                    .get(&(insert.sink.clone(), "insert".to_owned()))
+                    .copied()
+                    .unwrap_or(insert.at);
+                let what = format!("there is no sink {}", insert.sink);
+                self.errors.push(JobError::new(
+                    at,
+                    what,
+                    declare("SINK", &insert.sink, sinks.keys()),
+                ));
+            }
+            if !sources.contains_key(&insert.source) && !self.broken.contains(&insert.source) {
+                let at = insert.source_at;
+                let what = format!("there is no source {}", insert.source);
+                self.errors.push(JobError::new(
+                    at,
+                    what,
+                    declare("SOURCE", &insert.source, sources.keys()),
+                ));
+            }
+            if let (Some(source), Some((column, at))) =
+                (sources.get(&insert.source), &insert.time_column)
+                && !source.event_time.is_empty()
+                && *column != source.event_time
+            {
+                let what = format!(
+                    "{column} is not the event time of {}: {} is",
+                    source.name, source.event_time
+                );
+                let help = format!(
+                    "write TUMBLE({}, {}, …), or change event_time",
+                    source.name, source.event_time
+                );
+                self.errors.push(JobError::new(*at, what, help));
+            }
+        }
+        // An INSERT that could not be read may well use what seems unused.
+        if self.errors.is_empty() {
+            for source in sources.values() {
+                if !inserts.iter().any(|insert| insert.source == source.name) {
+                    let what = format!("nothing reads the source {}", source.name);
+                    let help = format!(
+                        "read it with INSERT INTO … SELECT … FROM TUMBLE({}, …), or leave it out",
+                        source.name
+                    );
+                    self.errors.push(JobError::new(source.at, what, help));
+                }
+            }
+            for sink in sinks.values() {
+                if !inserts.iter().any(|insert| insert.sink == sink.name) {
+                    let what = format!("nothing is written to the sink {}", sink.name);
+                    let help = format!(
+                        "write to it with INSERT INTO {} SELECT …, or leave it out",
+                        sink.name
+                    );
+                    self.errors.push(JobError::new(sink.at, what, help));
+                }
+            }
+        }
+        if self.errors.is_empty() {
+            return Ok(self.script);
+        }
+        self.errors.sort_by_key(|error| error.at);
+        self.errors.dedup();
+        Err(self.errors)
+    }
+}
+
+fn declare<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    if known.is_empty() {
+        return format!("declare it: CREATE {kind} {name} WITH (…);");
+    }
+    format!(
+        "{}, or declare it: CREATE {kind} {name} WITH (…);",
+        suggest::help(name, known)
+    )
+}
+
+/// A name as the planner sees it: in lower case unless it is quoted.
+pub(super) fn normal(ident: &Ident) -> String {
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    }
+}
+
+/// The parser writes the location behind its message; at the end of a statement it has none.
+fn syntax_error(error: &ParserError, tokens: &[TokenWithSpan], at: Location) -> JobError {
+    let message = match error {
+        ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
+            message.as_str()
+        }
+        ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
+    };
+    let (what, place) = match message.rfind(" at Line: ") {
+        Some(found) => (&message[..found], &message[found + " at Line: ".len()..]),
+        None => (message, ""),
+    };
+    let mut numbers = place
+        .split(", Column: ")
+        .map(|number| number.trim().parse::<u64>());
+    let end = tokens
+        .iter()
+        .rev()
+        .find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
+        .map_or(at, |token| token.span.end.into());
+    let at = match (numbers.next(), numbers.next()) {
+        (Some(Ok(line)), Some(Ok(column))) if line > 0 => Location { line, column },
+        _ => end,
+    };
+    let what = what.replace("found: EOF", "found the end of the statement");
+    JobError {
+        at,
+        what,
+        help: None,
+    }
+}

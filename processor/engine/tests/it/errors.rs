@@ -1,0 +1,475 @@
+//! What is said about a wrong job, and where.
+
+use engine::sql::{JobError, parse};
+
+use super::support::*;
+
+const SOURCE: &str = "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');\n";
+const SINK: &str = "CREATE SINK out WITH (topic = 'out', key = 'window_start, vendor_id');\n";
+
+fn errors_of(text: &str) -> Vec<JobError> {
+    match planned(text, &trips_schema()) {
+        Err(errors) => {
+            assert!(!errors.is_empty());
+            errors
+        }
+        Ok(_) => panic!("accepted:\n{text}"),
+    }
+}
+
+/// A query on line 3, behind a good source and sink.
+fn query(text: &str) -> Vec<JobError> {
+    errors_of(&format!("{SOURCE}{SINK}{text}"))
+}
+
+#[track_caller]
+fn expect(errors: &[JobError], line: u64, column: u64, what: &str, help: &str) {
+    let found = errors.iter().any(|error| {
+        error.at.line == line
+            && error.at.column == column
+            && error.what.contains(what)
+            && error.help.as_deref().unwrap_or_default().contains(help)
+    });
+    assert!(
+        found,
+        "no {line}:{column} «{what}» with help «{help}» in\n{errors:#?}"
+    );
+}
+
+const GOOD: &str = "INSERT INTO out SELECT window_start, vendor_id, count(*) AS n \
+                    FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') GROUP BY window_start, vendor_id";
+
+#[test]
+fn the_query_that_the_others_vary_is_accepted() {
+    planned(&format!("{SOURCE}{SINK}{GOOD};"), &trips_schema()).unwrap();
+}
+
+#[test]
+fn wrong_statements_are_refused_where_they_stand() {
+    expect(&errors_of(""), 1, 1, "no statement", "CREATE SOURCE");
+    expect(&errors_of("-- nothing\n ; ;"), 1, 1, "no statement", "");
+    expect(
+        &errors_of("\n  SELECT 1"),
+        2,
+        3,
+        "does not begin a statement",
+        "INSERT INTO",
+    );
+    expect(
+        &errors_of("CREATE TABLE t (a int)"),
+        1,
+        8,
+        "CREATE TABLE is not supported",
+        "CREATE SOURCE",
+    );
+    expect(
+        &errors_of("CREATE SOURCE trips WITH (topic 'x')"),
+        1,
+        33,
+        "Expected: =",
+        "",
+    );
+    expect(
+        &errors_of("CREATE SOURCE trips WITH (topic = 'x'"),
+        1,
+        38,
+        "end of the statement",
+        "",
+    );
+    expect(
+        &errors_of("CREATE SOURCE trips WITH (topic = 'x"),
+        1,
+        35,
+        "Unterminated",
+        "close",
+    );
+    expect(
+        &query(&GOOD.replace("SELECT", "SELCT")),
+        3,
+        17,
+        "Expected",
+        "",
+    );
+}
+
+#[test]
+fn wrong_options_are_refused_with_what_to_write() {
+    let text = "CREATE SOURCE trips WITH (topik = 'trips', event_time = 5, out_of_orderness = 'soon', idle_timeout = INTERVAL '1 month');\n\
+                CREATE SINK out WITH (topic = '', emit = 'changes', grace = INTERVAL '1' HOUR);";
+    let errors = errors_of(text);
+    expect(&errors, 1, 27, "no option topik", "did you mean topic?");
+    expect(&errors, 1, 1, "topic is missing", "topic = 'trips'");
+    expect(
+        &errors,
+        1,
+        57,
+        "event_time must be a text",
+        "event_time = 'pickup_at'",
+    );
+    expect(
+        &errors,
+        1,
+        79,
+        "'soon' is not a length of time",
+        "INTERVAL '5 minutes'",
+    );
+    expect(&errors, 1, 102, "no fixed length", "");
+    expect(&errors, 2, 31, "topic must be a text", "");
+    expect(
+        &errors,
+        2,
+        42,
+        "emit = 'changes' is not supported",
+        "emit = 'final'",
+    );
+    expect(
+        &errors,
+        2,
+        1,
+        "key is missing",
+        "key = 'window_start, vendor_id'",
+    );
+    assert_eq!(errors.len(), 8, "{errors:#?}");
+}
+
+#[test]
+fn names_that_are_missing_double_or_unused_are_reported() {
+    expect(
+        &errors_of(&format!("{SOURCE}{SOURCE}{SINK}{GOOD}")),
+        2,
+        15,
+        "trips is used twice",
+        "",
+    );
+    expect(
+        &errors_of(&format!("{SOURCE}{SINK}{GOOD};\n{GOOD}")),
+        4,
+        13,
+        "a second INSERT INTO out",
+        "",
+    );
+    expect(
+        &query(&GOOD.replace("INTO out", "INTO otu")),
+        3,
+        13,
+        "no sink otu",
+        "did you mean out?",
+    );
+    expect(
+        &query(&GOOD.replace("TUMBLE(trips", "TUMBLE(trip")),
+        3,
+        77,
+        "no source trip",
+        "did you mean trips?",
+    );
+    let unused = SOURCE.replace("SOURCE trips", "SOURCE other");
+    expect(
+        &errors_of(&format!("{SOURCE}{SINK}{GOOD};\n{unused}")),
+        4,
+        1,
+        "nothing reads the source other",
+        "",
+    );
+    expect(
+        &errors_of(&format!("{SOURCE}{SINK}")),
+        1,
+        1,
+        "nothing reads the source trips",
+        "INSERT INTO",
+    );
+    expect(
+        &errors_of(&format!("{SOURCE}{SINK}")),
+        2,
+        1,
+        "nothing is written to the sink out",
+        "INSERT INTO out",
+    );
+}
+
+#[test]
+fn columns_and_functions_that_do_not_exist_come_with_the_nearest_name() {
+    let errors = query(
+        "INSERT INTO out SELECT window_start, vendor_id,\n  sum(pasenger_count) AS p,\n  avrage(gc_distance) AS a\n\
+         FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')\nGROUP BY window_start, vendor_id",
+    );
+    expect(&errors, 5, 3, "no function avrage", "");
+    let errors = query(
+        "INSERT INTO out SELECT window_start, vendor_id,\n  sum(pasenger_count) AS p,\n  avg(gc_dist) AS a\n\
+         FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')\nWHERE trips.vendor = 1\nGROUP BY window_start, vendor_id",
+    );
+    expect(
+        &errors,
+        4,
+        7,
+        "no column pasenger_count",
+        "did you mean passenger_count?",
+    );
+    expect(&errors, 5, 7, "no column gc_dist", "");
+    expect(&errors, 7, 13, "no column vendor", "");
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+}
+
+#[test]
+fn event_time_must_be_a_timestamp_of_the_source() {
+    let with = |event_time: &str| {
+        let source = SOURCE.replace("'pickup_at'", &format!("'{event_time}'"));
+        errors_of(&format!(
+            "{source}{SINK}{}",
+            GOOD.replace("pickup_at", event_time)
+        ))
+    };
+    expect(
+        &with("vendor_id"),
+        1,
+        56,
+        "event time must be a timestamp: vendor_id is an integer",
+        "pickup_at, dropoff_at",
+    );
+    expect(&with("pickup"), 1, 56, "no column pickup", "");
+    let errors = query(&GOOD.replace("pickup_at", "dropoff_at"));
+    expect(
+        &errors,
+        3,
+        84,
+        "dropoff_at is not the event time of trips",
+        "TUMBLE(trips, pickup_at",
+    );
+}
+
+#[test]
+fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
+    let vary = |from: &str, to: &str| query(&GOOD.replace(from, to));
+    let group = "GROUP BY window_start, vendor_id";
+    expect(
+        &query(&format!("{GOOD} ORDER BY n")),
+        3,
+        152,
+        "ORDER BY is not supported",
+        "order of window end",
+    );
+    expect(
+        &query(&format!("{GOOD} LIMIT 3")),
+        3,
+        152,
+        "LIMIT is not supported",
+        "HAVING",
+    );
+    expect(
+        &query(&format!("{GOOD} UNION ALL SELECT 1")),
+        3,
+        152,
+        "UNION is not supported",
+        "one INSERT",
+    );
+    expect(
+        &vary("SELECT window", "SELECT DISTINCT window"),
+        3,
+        24,
+        "SELECT DISTINCT",
+        "GROUP BY",
+    );
+    expect(
+        &vary("count(*)", "count(DISTINCT id)"),
+        3,
+        49,
+        "count(DISTINCT …)",
+        "",
+    );
+    expect(
+        &vary("count(*)", "count(*) OVER ()"),
+        3,
+        49,
+        "window functions",
+        "",
+    );
+    expect(
+        &vary("count(*)", "(SELECT 1)"),
+        3,
+        50,
+        "subqueries are not supported",
+        "",
+    );
+    expect(
+        &vary("count(*)", "now()"),
+        3,
+        49,
+        "now gives another result each time",
+        "window_start",
+    );
+    expect(
+        &vary("count(*)", "sum(random())"),
+        3,
+        53,
+        "random gives another result each time",
+        "",
+    );
+    expect(
+        &vary("count(*)", "current_timestamp"),
+        3,
+        49,
+        "current_timestamp gives another",
+        "",
+    );
+    expect(
+        &vary(
+            "TUMBLE(trips, pickup_at,",
+            "HOP(trips, pickup_at, INTERVAL '5 minutes',",
+        ),
+        3,
+        70,
+        "HOP(…) is not supported",
+        "TUMBLE",
+    );
+    expect(
+        &vary("TUMBLE(trips, pickup_at,", "SESSION(trips, pickup_at,"),
+        3,
+        70,
+        "SESSION(…)",
+        "TUMBLE",
+    );
+    expect(
+        &vary("TUMBLE(trips, pickup_at, INTERVAL '1 hour')", "trips"),
+        3,
+        70,
+        "without windows",
+        "TUMBLE(trips",
+    );
+    expect(
+        &vary(" GROUP", " JOIN trips AS b ON true GROUP"),
+        3,
+        114,
+        "joins are not supported",
+        "",
+    );
+    expect(
+        &vary("'1 hour'", "'1 month'"),
+        3,
+        95,
+        "no fixed length",
+        "INTERVAL '1 hour'",
+    );
+    expect(&vary("'1 hour'", "'0 seconds'"), 3, 95, "no length", "");
+    expect(
+        &vary(group, ""),
+        3,
+        17,
+        "no GROUP BY",
+        "GROUP BY window_start",
+    );
+    expect(
+        &vary(" AS n", ""),
+        3,
+        49,
+        "the column has no name",
+        "count(*) AS name",
+    );
+    expect(
+        &vary("count(*) AS n", "*"),
+        3,
+        49,
+        "not supported",
+        "one by one",
+    );
+    expect(&vary(" AS n", " AS version"), 3, 61, "version is taken", "");
+    expect(
+        &vary(" AS n", " AS vendor_id"),
+        3,
+        61,
+        "two columns are named vendor_id",
+        "",
+    );
+    expect(
+        &vary(
+            "count(*)",
+            "count(*) FILTER (WHERE extract(hour FROM pickup_at AT TIME ZONE 'Mars/Base') = 1)",
+        ),
+        3,
+        113,
+        "not a time zone",
+        "America/New_York",
+    );
+    expect(
+        &vary("INTO out", "INTO out (a, b)"),
+        3,
+        17,
+        "list of columns",
+        "AS",
+    );
+}
+
+#[test]
+fn a_group_needs_a_window_and_the_key_tells_groups_apart() {
+    let sink = |key: &str| SINK.replace("window_start, vendor_id", key);
+    let with = |key: &str, query: &str| errors_of(&format!("{SOURCE}{}{query}", sink(key)));
+    let no_window = "INSERT INTO out SELECT vendor_id, count(*) AS n\nFROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')\nGROUP BY vendor_id";
+    expect(
+        &with("vendor_id", no_window),
+        5,
+        1,
+        "GROUP BY has no window",
+        "window_start, window_end",
+    );
+    expect(&with("vendor_id", GOOD), 2, 44, "same key", "window_start");
+    expect(&with("window_start", GOOD), 2, 44, "same key", "vendor_id");
+    expect(
+        &with("window_start, vendor", GOOD),
+        2,
+        44,
+        "vendor is not in the SELECT list",
+        "vendor_id",
+    );
+    expect(
+        &with("window_start, vendor_id, n", GOOD),
+        2,
+        44,
+        "n is not a column of GROUP BY",
+        "",
+    );
+    let float = GOOD.replace("vendor_id", "gc_distance");
+    expect(
+        &with("window_start, gc_distance", &float),
+        3,
+        121,
+        "cannot be a group key",
+        "round",
+    );
+}
+
+#[test]
+fn types_that_do_not_fit_are_reported_at_their_column() {
+    let errors = query(
+        "INSERT INTO out SELECT window_start, vendor_id,\n  sum(store_and_fwd_flag) AS p,\n  trip_duration AS d\n\
+         FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')\nGROUP BY window_start, vendor_id",
+    );
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.at.line == 4 || error.at.line == 5),
+        "{errors:#?}"
+    );
+    let errors = query(&GOOD.replace("count(*)", "mask_coordinate(pickup_latitude, -1)"));
+    expect(
+        &errors,
+        3,
+        49,
+        "positive number",
+        "mask_coordinate(x, 0.01)",
+    );
+}
+
+#[test]
+fn a_job_without_a_salt_is_not_masked_in_vain() {
+    let script = parse(TAXI).unwrap();
+    let schemas = [("trips".to_owned(), trips_schema())].into();
+    let errors = engine::plan::plan(&script, &schemas, &Default::default()).unwrap_err();
+    assert!(errors[0].what.contains("salt"), "{errors:#?}");
+}
+
+#[test]
+fn an_error_prints_as_line_and_column_with_its_help() {
+    let errors = query(&GOOD.replace("INTO out", "INTO otu"));
+    assert_eq!(
+        errors[0].to_string(),
+        "3:13: there is no sink otu\n  help: did you mean out?, or declare it: CREATE SINK otu WITH (…);"
+    );
+}

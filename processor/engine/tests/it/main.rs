@@ -1,0 +1,9 @@
+//! The engine against folds that are written without DataFusion.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod errors;
+mod properties;
+mod speed;
+mod support;
+mod taxi;
+mod time;
