@@ -16,6 +16,7 @@ mod check;
 mod context;
 mod finish;
 mod groups;
+mod risk;
 mod scan;
 
 use std::collections::BTreeMap;

@@ -20,9 +20,9 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::context::{Context, WINDOW_COLUMNS, window_fields};
 use super::groups::{Aggregate, Fragments, GroupColumn};
-use super::{FORMAT, Query, ROWS, Settings, TOUCHED, WINDOW_START, Window, check};
+use super::{FORMAT, Query, ROWS, Settings, TOUCHED, WINDOW_START, Window, check, risk};
 use crate::functions::mask::{Mask, MaskCoordinate};
-use crate::sql::{Insert, JobError, Script, Sink, Source, suggest};
+use crate::sql::{Insert, JobError, Location, Script, Sink, Source, suggest};
 
 pub(super) fn plan(
     script: &Script,
@@ -151,6 +151,7 @@ impl Job<'_> {
         let mut errors = Vec::new();
         let columns = self.group_columns(&parts, &mut errors);
         self.key(&parts, &columns, &mut errors);
+        self.risks(&parts, &mut errors);
         let masks = self.masks(&parts, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
@@ -257,6 +258,37 @@ impl Job<'_> {
         }
     }
 
+    /// Expressions behind the aggregate must not fail.
+    fn risks(&self, parts: &Parts, errors: &mut Vec<JobError>) {
+        let select = check::select(&self.insert.query);
+        let mut check = |expr: &Expr, at| match risk::find(expr, &parts.grouped, &parts.aggregates)
+        {
+            Ok(Some((what, help))) => errors.push(JobError::new(at, what, help)),
+            Ok(None) => {}
+            Err(error) => errors.push(JobError::bare(at, check::message(&error))),
+        };
+        let items = select
+            .map(|select| select.projection.as_slice())
+            .unwrap_or_default();
+        for (position, (expr, _)) in parts.projection.iter().enumerate() {
+            check(
+                expr,
+                items
+                    .get(position)
+                    .map_or(self.insert.at, |item| Location::of(item, self.insert.at)),
+            );
+        }
+        if let Some(having) = &parts.having {
+            let place = select.and_then(|select| select.having.as_ref());
+            check(
+                having,
+                place.map_or(self.insert.at, |having| {
+                    Location::of(having, self.insert.at)
+                }),
+            );
+        }
+    }
+
     /// Which aggregates are mask_coordinate, and how they mask.
     fn masks(&self, parts: &Parts, errors: &mut Vec<JobError>) -> Vec<Option<Mask>> {
         let mut masks = Vec::new();
@@ -307,7 +339,7 @@ impl Job<'_> {
         masks
     }
 
-    fn call_at(&self, function: &str) -> crate::sql::Location {
+    fn call_at(&self, function: &str) -> Location {
         check::call_at(&self.insert.query, function).unwrap_or(self.insert.at)
     }
 

@@ -458,6 +458,52 @@ fn types_that_do_not_fit_are_reported_at_their_column() {
 }
 
 #[test]
+fn what_could_fail_on_a_result_is_refused_with_the_form_that_cannot() {
+    let vary = |item: &str| GOOD.replace("count(*)", item);
+    let division = "sum(trip_duration) / sum(passenger_count)";
+    expect(
+        &query(&vary(division)),
+        3,
+        49,
+        "division of integers by 0",
+        "nullif(…, 0)",
+    );
+    let having = format!("{GOOD} HAVING 100 % count(google_distance) = 1");
+    expect(
+        &query(&having),
+        3,
+        152,
+        "division of integers by 0",
+        "nullif(…, 0)",
+    );
+    let cast = "CAST(min(store_and_fwd_flag) AS int)";
+    expect(&query(&vary(cast)), 3, 49, "does not fit Int32", "TRY_CAST");
+    expect(
+        &query(&vary("CAST(avg(gc_distance) AS bigint)")),
+        3,
+        49,
+        "does not fit Int64",
+        "TRY_CAST",
+    );
+    for accepted in [
+        "sum(trip_duration) / nullif(sum(passenger_count), 0)",
+        "sum(trip_duration) / count(*)",
+        "sum(trip_duration) / 60",
+        "sum(gc_distance) / sum(passenger_count)",
+        "TRY_CAST(min(store_and_fwd_flag) AS int)",
+        "CAST(count(*) AS double)",
+        "CAST(min(trip_duration) AS varchar)",
+        "max(trip_duration) + 1",
+    ] {
+        planned(
+            &format!("{SOURCE}{SINK}{}", vary(accepted)),
+            &trips_schema(),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
 fn a_job_without_a_salt_is_not_masked_in_vain() {
     let script = parse(TAXI).unwrap();
     let schemas = [("trips".to_owned(), trips_schema())].into();
