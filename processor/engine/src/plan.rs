@@ -13,6 +13,7 @@
 
 mod build;
 mod check;
+mod compile;
 mod context;
 mod finish;
 mod groups;
