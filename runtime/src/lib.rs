@@ -4,7 +4,10 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connect;
+pub mod dead_letter;
 pub mod lifecycle;
 pub mod log;
+pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;

@@ -64,6 +64,14 @@ pub(super) fn between_keys(
             ));
         }
     };
+    at_least_one(
+        "log.producer_queue_bytes",
+        config.log.producer_queue_bytes as u64,
+    );
+    at_least_one(
+        "log.consumer_queue_bytes",
+        config.log.consumer_queue_bytes as u64,
+    );
     at_least_one("processor.workers", config.processor.workers.into());
     at_least_one("processor.shards", config.processor.shards.into());
     at_least_one(

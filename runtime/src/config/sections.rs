@@ -68,6 +68,14 @@ pub struct LogConfig {
     pub delivery_timeout_ms: Millis,
     /// How long a record waits for others.
     pub linger_ms: Millis,
+    /// How long a start waits for a first answer.
+    pub connect_timeout_ms: Millis,
+    /// How long a request may take, retries included.
+    pub request_timeout_ms: Millis,
+    /// The most memory for records waiting for delivery, for each producer.
+    pub producer_queue_bytes: usize,
+    /// The most memory for records read ahead, for each partition.
+    pub consumer_queue_bytes: usize,
     /// Copies of each created topic; −1 is the broker's default.
     pub replication: i32,
     /// Settings for librdkafka.
@@ -98,6 +106,8 @@ pub struct RegistryConfig {
     pub username: String,
     /// The password.
     pub password: Secret,
+    /// How long a call may take.
+    pub timeout_ms: Millis,
 }
 
 /// How log lines look.

@@ -6,6 +6,11 @@ mod readiness;
 
 use std::net::SocketAddr;
 
+use axum::Router;
+use prometheus::Registry;
+
+use crate::config::TelemetryConfig;
+
 pub use http::HttpEdge;
 pub(crate) use logs::colour;
 pub use logs::init as init_logs;
@@ -51,4 +56,20 @@ pub enum TelemetryError {
     /// The thread or its runtime can't be started.
     #[error("the HTTP edge can't be started")]
     Start(#[source] std::io::Error),
+}
+
+/// Serves `/metrics`, `/health`, `/ready` and `more` routes where the configuration says; `None` where it says nowhere.
+///
+/// # Errors
+/// As [`HttpEdge::start`] has them.
+pub fn serve(
+    config: &TelemetryConfig,
+    metrics: Registry,
+    readiness: Readiness,
+    more: Router,
+) -> Result<Option<HttpEdge>, TelemetryError> {
+    match config.http_address.as_str() {
+        "" => Ok(None),
+        address => HttpEdge::start(address, metrics, readiness, more).map(Some),
+    }
 }
