@@ -102,15 +102,64 @@ impl NamedTypes {
         }
     }
 
+    /// Puts definitions in place of all references.
+    fn inline(&self, schema: &mut Value, namespace: &str, depth: usize) -> Result<(), String> {
+        if depth > 2 * crate::avro::MAX_DEPTH {
+            return Err("the schema contains itself".to_owned());
+        }
+        match schema {
+            Value::String(name) => {
+                let found = self
+                    .0
+                    .get(&referred(name, namespace))
+                    .or_else(|| self.0.get(name.as_str()));
+                if let Some(definition) = found {
+                    *schema = definition.clone();
+                    self.inline(schema, namespace, depth + 1)?;
+                }
+                Ok(())
+            }
+            Value::Array(branches) => branches
+                .iter_mut()
+                .try_for_each(|branch| self.inline(branch, namespace, depth + 1)),
+            Value::Object(_) => {
+                let inner = namespace_of(schema, namespace);
+                let full = full_name(schema, namespace);
+                let Value::Object(attributes) = schema else {
+                    return Ok(());
+                };
+                if let Some(full) = full {
+                    attributes.insert("name".to_owned(), Value::String(full));
+                    attributes.remove("namespace");
+                    if let Some(Value::Array(aliases)) = attributes.get_mut("aliases") {
+                        for alias in aliases {
+                            if let Value::String(name) = alias {
+                                *name = referred(name, &inner);
+                            }
+                        }
+                    }
+                }
+                for key in ["type", "items", "values"] {
+                    if let Some(inside) = attributes.get_mut(key) {
+                        self.inline(inside, &inner, depth + 1)?;
+                    }
+                }
+                if let Some(Value::Array(fields)) = attributes.get_mut("fields") {
+                    for of_field in fields.iter_mut().filter_map(|f| f.get_mut("type")) {
+                        self.inline(of_field, &inner, depth + 1)?;
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts definitions in place of the first references to dropped types.
     fn complete(&mut self, schema: &mut Value, namespace: &str) {
         match schema {
             Value::String(name) => {
-                let full = if name.contains('.') || namespace.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{namespace}.{name}")
-                };
+                let full = referred(name, namespace);
                 let found = self
                     .0
                     .remove(&full)
@@ -147,6 +196,18 @@ impl NamedTypes {
     }
 }
 
+/// The schema with every reference to a named type replaced by its definition, and every name written in full. What
+/// contains itself is refused.
+///
+/// arrow-avro takes the reader's definition where the writer only refers to one, even if the two differ.
+pub(crate) fn inlined(schema: &str) -> Result<String, String> {
+    let mut json: Value = serde_json::from_str(schema).map_err(|e| e.to_string())?;
+    let mut types = NamedTypes::default();
+    types.gather(&json, "");
+    types.inline(&mut json, "", 0)?;
+    Ok(json.to_string())
+}
+
 /// The schemas that stand in another.
 fn inside(attributes: &serde_json::Map<String, Value>) -> Vec<&Value> {
     let mut all: Vec<&Value> = ["type", "items", "values"]
@@ -157,6 +218,15 @@ fn inside(attributes: &serde_json::Map<String, Value>) -> Vec<&Value> {
         all.extend(fields.iter().filter_map(|f| f.get("type")));
     }
     all
+}
+
+/// The full name that a reference means.
+fn referred(name: &str, namespace: &str) -> String {
+    if name.contains('.') || namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}.{name}")
+    }
 }
 
 /// The namespace that holds inside a schema.

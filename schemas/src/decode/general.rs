@@ -12,6 +12,7 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use super::cursor::{Cursor, Fault};
 use super::walk::{self, Step};
 use crate::SchemaId;
+use crate::project::inlined;
 
 /// One writer's schema, resolved to the reader's by arrow-avro.
 pub(crate) struct General {
@@ -39,14 +40,15 @@ impl Build {
 
 /// An arrow-avro decoder of records with this number.
 pub(crate) fn decoder(id: SchemaId, writer: &str, reader: &str) -> Result<Decoder, String> {
+    let (writer, reader) = (inlined(writer)?, inlined(reader)?);
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store
-        .set(Fingerprint::Id(id), AvroSchema::new(writer.to_owned()))
+        .set(Fingerprint::Id(id), AvroSchema::new(writer))
         .map_err(|e| e.to_string())?;
     ReaderBuilder::new()
         // Never full by itself: BatchDecoder keeps the limits.
         .with_batch_size(usize::MAX)
-        .with_reader_schema(AvroSchema::new(reader.to_owned()))
+        .with_reader_schema(AvroSchema::new(reader))
         .with_writer_schema_store(store)
         .with_active_fingerprint(Fingerprint::Id(id))
         .build_decoder()

@@ -39,6 +39,36 @@ const NESTED_2: &str = r#"{"type":"record","name":"t.R","fields":[
     {"name":"id","type":"string"},
     {"name":"extra","type":["null","long"],"default":null}]}"#;
 
+/// A type used twice, by definition and by name.
+const TWICE_1: &str = r#"{"type":"record","name":"t.R","fields":[
+    {"name":"a","type":{"type":"record","name":"P","fields":[{"name":"x","type":"int"},{"name":"y","type":"string"}]}},
+    {"name":"b","type":"t.P"},{"name":"c","type":{"type":"array","items":"P"}}]}"#;
+
+/// It has changed, and the field that defined it is gone.
+const TWICE_2: &str = r#"{"type":"record","name":"t.R","fields":[
+    {"name":"c","type":{"type":"array","items":{"type":"record","name":"P","fields":[
+        {"name":"y","type":"string"},{"name":"z","type":"boolean","default":true},{"name":"x","type":"long"}]}}},
+    {"name":"b","type":"P"}]}"#;
+
+/// Everything that may change within nested values.
+const EVOLVED_1: &str = r#"{"type":"record","name":"t.R","fields":[
+    {"name":"in","type":{"type":"record","name":"In","fields":[{"name":"n","type":"int"},{"name":"old","type":"string"},{"name":"o","type":["null","int"]},{"name":"p","type":["string","null"]}]}},
+    {"name":"list","type":{"type":"array","items":"int"}},
+    {"name":"map","type":{"type":"map","values":"float"}},
+    {"name":"e","type":{"type":"enum","name":"E","symbols":["A","B","C"],"default":"A"}},
+    {"name":"req","type":{"type":"array","items":"string"}},
+    {"name":"opt","type":["null",{"type":"array","items":"long"}]},
+    {"name":"day","type":{"type":"int","logicalType":"date"}}]}"#;
+const EVOLVED_2: &str = r#"{"type":"record","name":"t.R","fields":[
+    {"name":"day","type":{"type":"int","logicalType":"date"}},
+    {"name":"opt","type":["null",{"type":"array","items":"long"}]},
+    {"name":"req","type":["null",{"type":"array","items":"string"}]},
+    {"name":"e","type":{"type":"enum","name":"E","symbols":["C","A","X"],"default":"A"}},
+    {"name":"map","type":{"type":"map","values":"double"}},
+    {"name":"list","type":{"type":"array","items":"double"}},
+    {"name":"in","type":{"type":"record","name":"In2","aliases":["In"],"fields":[{"name":"p","type":["null","string"]},{"name":"o","type":["null","long"]},{"name":"new","type":["null","int"],"default":null},{"name":"n","type":"long"}]}},
+    {"name":"more","type":{"type":"array","items":"int"},"default":[1,2]}]}"#;
+
 /// A registry that holds these under the numbers from 1, whatever their compatibility.
 fn registry(schemas: &[&str]) -> Arc<dyn Registry> {
     let registry = EmbeddedRegistry::in_memory();
@@ -228,6 +258,17 @@ proptest! {
     #[test]
     fn rows_of_several_nested_schemas_keep_their_order(inputs in inputs(&[NESTED_1, NESTED_2])) {
         run(&[NESTED_1, NESTED_2], NESTED_2, &inputs)?;
+    }
+
+    #[test]
+    fn a_type_that_is_used_twice_is_read_as_it_was_written(inputs in inputs(&[TWICE_1, TWICE_2])) {
+        run(&[TWICE_1, TWICE_2], TWICE_2, &inputs)?;
+        run(&[TWICE_1, TWICE_2], &projected_schema(TWICE_2, &["b"]).unwrap(), &inputs)?;
+    }
+
+    #[test]
+    fn nested_values_are_resolved_as_avro_says(inputs in inputs(&[EVOLVED_1, EVOLVED_2])) {
+        run(&[EVOLVED_1, EVOLVED_2], EVOLVED_2, &inputs)?;
     }
 
     #[test]
