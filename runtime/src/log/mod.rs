@@ -307,9 +307,9 @@ impl fmt::Debug for Batch {
 }
 
 /// Where a batch's records live.
+#[allow(clippy::len_without_is_empty)]
 pub trait Records: Send {
     /// How many there are: at least one.
-    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> usize;
     /// One of them.
     fn get(&self, index: usize) -> Record<'_>;
