@@ -206,6 +206,8 @@ pub struct SinkS3Config {
 pub struct SinkOpenSearchConfig {
     /// The topics to write.
     pub topics: Vec<String>,
+    /// The file that says how each topic's records become documents; empty: none.
+    pub documents: PathBuf,
     /// The consumer group.
     pub group: String,
     /// OpenSearch's address, or `sqlite:FILE`.

@@ -195,7 +195,10 @@ impl Log for FaultLog {
     fn consumer(&self, options: &ConsumerOptions) -> Result<Box<dyn Consumer>, LogError> {
         self.steps.alive()?;
         let inner = self.inner.consumer(options)?;
-        Ok(Box::new(FaultConsumer(Abandoning::new(inner, &self.steps))))
+        Ok(Box::new(FaultConsumer {
+            client: Abandoning::new(inner, &self.steps),
+            kept: None,
+        }))
     }
 
     fn producer(&self, options: &ProducerOptions) -> Result<Box<dyn Producer>, LogError> {
@@ -276,69 +279,98 @@ impl<T: ?Sized> Drop for Abandoning<T> {
     }
 }
 
-struct FaultConsumer(Abandoning<dyn Consumer>);
+struct FaultConsumer {
+    client: Abandoning<dyn Consumer>,
+    /// What a poll that failed had brought.
+    kept: Option<Event>,
+}
+
+impl FaultConsumer {
+    /// Drops what was kept of partitions that go on elsewhere, or not at all.
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.kept.take_if(|event| match event {
+            Event::Records(batch) => partitions.contains(&batch.partition),
+            Event::End { partition, .. } => partitions.contains(partition),
+            Event::Assigned(_) | Event::Revoked(_) | Event::Lost(_) => false,
+        });
+    }
+}
 
 impl Consumer for FaultConsumer {
     fn subscribe(&mut self, topics: &[&str]) -> Result<(), LogError> {
-        self.0
+        self.client
             .step("consumer.subscribe", |inner| inner.subscribe(topics))
     }
 
     fn assign(&mut self, starts: &[(TopicPartition, Offset)]) -> Result<(), LogError> {
-        self.0.step("consumer.assign", |inner| inner.assign(starts))
+        self.client
+            .step("consumer.assign", |inner| inner.assign(starts))
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.0
+        self.forget(partitions);
+        self.client
             .step("consumer.unassign", |inner| inner.unassign(partitions))
     }
 
     fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), LogError> {
-        self.0
+        self.forget(std::slice::from_ref(partition));
+        self.client
             .step("consumer.seek", |inner| inner.seek(partition, offset))
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.0
+        self.client
             .step("consumer.pause", |inner| inner.pause(partitions))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.0
+        self.client
             .step("consumer.resume", |inner| inner.resume(partitions))
     }
 
     fn poll(&mut self, wait: Duration, max_records: usize) -> Result<Option<Event>, LogError> {
-        self.0.steps.alive()?;
-        // A poll changes nothing that was committed, so that it can be made before it is known to be a step.
-        match self
-            .0
-            .client
-            .as_deref_mut()
-            .ok_or(LogError::Closed)?
-            .poll(wait, max_records)
-        {
-            Ok(None) => self.0.steps.alive().map(|()| None),
-            outcome => self.0.step("consumer.poll", |_| outcome),
+        self.client.steps.alive()?;
+        // A poll changes nothing that was committed, so that it can be made before it is known to be a step. What it
+        // brought is kept when it fails: a poll that failed takes nothing from the next one.
+        let polled = match self.kept.take() {
+            Some(event) => Ok(Some(event)),
+            None => self
+                .client
+                .client
+                .as_deref_mut()
+                .ok_or(LogError::Closed)?
+                .poll(wait, max_records),
+        };
+        if let Ok(None) = polled {
+            return self.client.steps.alive().map(|()| None);
         }
+        let mut polled = Some(polled);
+        let outcome = self
+            .client
+            .step("consumer.poll", |_| polled.take().unwrap_or(Ok(None)));
+        if let Some(Ok(kept)) = polled {
+            self.kept = kept;
+        }
+        outcome
     }
 
     fn committed(
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
-        self.0
+        self.client
             .step("consumer.committed", |inner| inner.committed(partitions))
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<(), LogError> {
-        self.0
+        self.client
             .step("consumer.commit", |inner| inner.commit(offsets))
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, LogError> {
-        self.0.steps.alive()?;
-        self.0
+        self.client.steps.alive()?;
+        self.client
             .client
             .as_deref()
             .ok_or(LogError::Closed)?
@@ -346,13 +378,16 @@ impl Consumer for FaultConsumer {
     }
 
     fn close(mut self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
-        let mut client = self.0.client.take();
-        let outcome = self.0.steps.step("consumer.close", || match client.take() {
-            Some(client) => client.close(deadline),
-            None => Err(LogError::Closed),
-        });
+        let mut client = self.client.client.take();
+        let outcome = self
+            .client
+            .steps
+            .step("consumer.close", || match client.take() {
+                Some(client) => client.close(deadline),
+                None => Err(LogError::Closed),
+            });
         // If a fault kept it from being closed, it is abandoned.
-        self.0.client = client;
+        self.client.client = client;
         outcome
     }
 }

@@ -20,7 +20,7 @@ pub use document::{Document, IndexPattern, Layout, MAX_ID_BYTES, PatternError, R
 pub use ledger::{Counted, Ledger, LedgerError, ReadLedgerError, read_ledger};
 pub use mapping::{MappingError, index_template};
 pub use metrics::Metrics;
-pub use settings::{GeoPoint, SettingsError, TopicSettings};
+pub use settings::{DocumentsFile, GeoPoint, SettingsError, TopicSettings};
 pub use target::{
     BulkOptions, BulkTarget, Credentials, Outcome, Pacing, PacingOptions, Remedy, SqliteTarget,
     StoredDocument, Target, TargetError,

@@ -119,6 +119,23 @@ impl TopicSettings {
     }
 }
 
+/// A file of settings: a `[[topic]]` for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentsFile {
+    /// The topics that it describes.
+    #[serde(default)]
+    topic: Vec<TopicSettings>,
+}
+
+impl DocumentsFile {
+    /// The settings of a topic; those of a topic that the file does not name make each record a document of its own.
+    pub fn settings(&self, topic: &str) -> TopicSettings {
+        let named = self.topic.iter().find(|settings| settings.topic == topic);
+        named.cloned().unwrap_or_else(|| TopicSettings::new(topic))
+    }
+}
+
 /// What is wrong with a topic's settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
@@ -271,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_read_from_toml_refuse_unknown_keys() {
+    fn settings_refuse_unknown_keys() {
         let read = |text: &str| serde_json::from_str::<TopicSettings>(text);
         let full = r#"{"topic":"t","keys":["a"],"time":"a","zone":"America/New_York",
             "geo_points":[{"name":"p","latitude":"x","longitude":"y"}]}"#;
@@ -287,5 +304,24 @@ mod tests {
                 .with_point("p", "x", "y")
         );
         assert!(read(r#"{"topic":"t","key":["a"]}"#).is_err());
+    }
+
+    #[test]
+    fn the_shipped_file_fits_the_shipped_schemas() {
+        let file: DocumentsFile = toml::from_str(include_str!("../documents/taxi.toml")).unwrap();
+        let registry = std::sync::Arc::new(schemas::EmbeddedRegistry::in_memory());
+        let topics = [
+            ("trip_statistics", schemas::shipped::TRIP_STATISTICS),
+            ("trips", schemas::shipped::TAXI_TRIP),
+        ];
+        for (topic, schema) in topics {
+            let settings = file.settings(topic);
+            assert!(settings.time.is_some(), "{topic} is in the file");
+            let decoder = schemas::decode::BatchDecoder::new(registry.clone(), schema).unwrap();
+            crate::Layout::new(&settings, &decoder.schema()).unwrap();
+            crate::index_template(&settings, schema).unwrap();
+        }
+        assert_eq!(file.settings("other"), TopicSettings::new("other"));
+        check(&topics.map(|(topic, _)| file.settings(topic))).unwrap();
     }
 }
