@@ -58,6 +58,7 @@ fn never_zero(divisor: &Expr, grouped: &DFSchema, aggregates: &[Expr]) -> bool {
                 && ScalarValue::new_zero(&value.data_type()).is_ok_and(|zero| zero != *value)
         }
         Expr::Cast(cast) => never_zero(&cast.expr, grouped, aggregates),
+        Expr::Alias(alias) => never_zero(&alias.expr, grouped, aggregates),
         Expr::ScalarFunction(call) if call.func.name() == "nullif" => {
             matches!(call.args.get(1), Some(Expr::Literal(value, _)) if is_zero(value))
         }

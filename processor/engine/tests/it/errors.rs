@@ -344,11 +344,11 @@ fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
     expect(
         &vary("'1 hour'", "'1 month'"),
         3,
-        93,
+        102,
         "no fixed length",
         "INTERVAL '1 hour'",
     );
-    expect(&vary("'1 hour'", "'0 seconds'"), 3, 93, "no length", "");
+    expect(&vary("'1 hour'", "'0 seconds'"), 3, 102, "no length", "");
     expect(
         &vary(group, ""),
         3,
@@ -477,11 +477,11 @@ fn what_could_fail_on_a_result_is_refused_with_the_form_that_cannot() {
         "nullif(…, 0)",
     );
     let cast = "CAST(min(store_and_fwd_flag) AS int)";
-    expect(&query(&vary(cast)), 3, 49, "does not fit Int32", "TRY_CAST");
+    expect(&query(&vary(cast)), 3, 54, "does not fit Int32", "TRY_CAST");
     expect(
         &query(&vary("CAST(avg(gc_distance) AS bigint)")),
         3,
-        49,
+        54,
         "does not fit Int64",
         "TRY_CAST",
     );
