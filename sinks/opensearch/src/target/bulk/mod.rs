@@ -12,6 +12,8 @@
 //! | 401, 403, 404 | someone must act: no permission, or the index may not be created |
 //! | 400 and other 4xx | rejected, with OpenSearch's reason |
 
+mod answer;
+
 use std::time::Duration;
 
 use opensearch::auth::Credentials as ClientCredentials;
@@ -20,12 +22,12 @@ use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
 use opensearch::http::{Url, response::Response};
 use opensearch::indices::IndicesRefreshParts;
 use opensearch::{BulkParts, CountParts, OpenSearch};
-use serde::Deserialize;
 use tokio::runtime::Runtime;
 
+use answer::{BulkResponse, Cause, Count, Failure, Item};
+
 use super::{Outcome, Target, TargetError};
-use crate::document::Document;
-use crate::document::put_json;
+use crate::document::{Document, put_json};
 
 /// Who the client says it is.
 #[derive(Clone)]
@@ -355,105 +357,6 @@ fn request(documents: &[&Document]) -> Vec<u8> {
         body.push(b'\n');
     }
     body
-}
-
-#[derive(Deserialize)]
-struct BulkResponse {
-    items: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    index: ItemResult,
-}
-
-#[derive(Deserialize)]
-struct ItemResult {
-    status: u16,
-    #[serde(default)]
-    error: Option<Cause>,
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    error: Option<Cause>,
-}
-
-/// OpenSearch's account of a failure: an object, or, from some parts of it, a text.
-#[derive(Debug, Default, Deserialize)]
-#[serde(from = "AnyCause")]
-struct Cause {
-    kind: String,
-    reason: String,
-    caused_by: Option<Box<Cause>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum AnyCause {
-    Object {
-        #[serde(rename = "type", default)]
-        kind: String,
-        #[serde(default)]
-        reason: Option<String>,
-        #[serde(default)]
-        caused_by: Option<Box<Cause>>,
-    },
-    Text(String),
-}
-
-impl From<AnyCause> for Cause {
-    fn from(any: AnyCause) -> Self {
-        match any {
-            AnyCause::Object {
-                kind,
-                reason,
-                caused_by,
-            } => Self {
-                kind,
-                reason: reason.unwrap_or_default(),
-                caused_by,
-            },
-            AnyCause::Text(reason) => Self {
-                kind: String::new(),
-                reason,
-                caused_by: None,
-            },
-        }
-    }
-}
-
-impl Cause {
-    /// The index takes no writes for now, as when its disk is almost full.
-    fn is_block(&self) -> bool {
-        self.kind == "cluster_block_exception"
-    }
-}
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.kind.as_str(), self.reason.as_str()) {
-            ("", "") => f.write_str("no reason given")?,
-            ("", reason) => f.write_str(reason)?,
-            (kind, reason) => write!(f, "{kind}: {reason}")?,
-        }
-        match &self.caused_by {
-            Some(cause) => write!(f, ": {cause}"),
-            None => Ok(()),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Count {
-    count: u64,
-    #[serde(rename = "_shards")]
-    shards: Shards,
-}
-
-#[derive(Deserialize)]
-struct Shards {
-    failed: u64,
 }
 
 /// An error and what is behind it: the client's own text leaves the causes out.
