@@ -20,14 +20,3 @@ pub fn bytes(value: &[u8], out: &mut Vec<u8>) {
     long(value.len() as i64, out);
     out.extend_from_slice(value);
 }
-
-/// A union of null and text, null first.
-pub fn optional_text(value: Option<&str>, out: &mut Vec<u8>) {
-    match value {
-        Some(text) => {
-            long(1, out);
-            bytes(text.as_bytes(), out);
-        }
-        None => long(0, out),
-    }
-}

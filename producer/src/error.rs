@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use runtime::dead_letter::DeadLetterError;
 use runtime::log::LogError;
 use schemas::RegistryError;
 
@@ -40,6 +41,9 @@ pub enum ProducerError {
     /// The schema registry refused, or could not be reached.
     #[error("the schemas can't be registered")]
     Registry(#[from] RegistryError),
+    /// A dead letter can't be encoded: a fault in this program.
+    #[error("a dead letter can't be written")]
+    DeadLetter(#[source] DeadLetterError),
     /// A topic can't be used.
     #[error("{detail}")]
     Topic {

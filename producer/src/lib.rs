@@ -10,7 +10,6 @@
 //! position, which lies in the transaction of the rows before it. Memory does not grow with the input.
 
 mod avro;
-mod dead_letter;
 mod error;
 pub mod input;
 pub mod mapping;
@@ -24,7 +23,7 @@ pub use error::ProducerError;
 pub use input::{Inputs, Next, Source};
 pub use mapping::Mapping;
 pub use metrics::Metrics;
-pub use position::{POSITIONS_TOPIC, Position, PositionReader, ReadError};
+pub use position::{POSITIONS_TOPIC, ReadError, read_positions};
 pub use progress::Progress;
 pub use reason::Reason;
-pub use run::{Options, Summary, dead_letter_topic, run, setup_topics};
+pub use run::{Options, Summary, run, setup_topics};

@@ -1,8 +1,6 @@
 //! The producer's metrics.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-
-use crate::reason::Reason;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 /// What the producer counts. Counters count what this process did, aborted transactions excluded.
 #[derive(Clone)]
@@ -11,8 +9,8 @@ pub struct Metrics {
     pub rows_read: IntCounter,
     /// Rows sent to the topic.
     pub rows_delivered: IntCounter,
-    /// Rows that became dead letters, by reason.
-    pub rows_rejected: IntCounterVec,
+    /// Rows that became dead letters; `headway_dead_letters_total` has them by reason.
+    pub rows_rejected: IntCounter,
     /// Bytes of input taken.
     pub bytes_read: IntCounter,
     /// Transactions committed.
@@ -38,17 +36,6 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let rows_rejected = IntCounterVec::new(
-            Opts::new(
-                "producer_rows_rejected_total",
-                "Rows that became dead letters, committed, by reason.",
-            ),
-            &["reason"],
-        )?;
-        registry.register(Box::new(rows_rejected.clone()))?;
-        for reason in Reason::ALL {
-            rows_rejected.with_label_values(&[reason.code()]);
-        }
         let commit_seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "producer_commit_seconds",
@@ -70,7 +57,10 @@ impl Metrics {
                 "producer_rows_delivered_total",
                 "Rows sent to the topic and committed.",
             )?,
-            rows_rejected,
+            rows_rejected: counter(
+                "producer_rows_rejected_total",
+                "Rows that became dead letters, committed.",
+            )?,
             bytes_read: counter(
                 "producer_bytes_read_total",
                 "Bytes of input taken and committed.",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::position::Position;
+use schemas::record::Position;
 
 /// How far a run is. Everything but [`Progress::in_hand`] counts what is committed, over all runs of the input set.
 #[derive(Debug, Default)]
@@ -65,15 +65,18 @@ impl Progress {
     }
 
     pub(crate) fn committed(&self, position: &Position, bytes_before: u64) {
-        self.read.store(position.rows_read, Ordering::Relaxed);
+        self.read
+            .store(position.rows_read.cast_unsigned(), Ordering::Relaxed);
         self.rejected
-            .store(position.rows_rejected, Ordering::Relaxed);
+            .store(position.rows_rejected.cast_unsigned(), Ordering::Relaxed);
         self.delivered
-            .store(position.rows_delivered, Ordering::Relaxed);
-        self.bytes
-            .store(bytes_before + position.byte, Ordering::Relaxed);
+            .store(position.rows_delivered.cast_unsigned(), Ordering::Relaxed);
+        self.bytes.store(
+            bytes_before + position.byte.cast_unsigned(),
+            Ordering::Relaxed,
+        );
         self.in_hand.store(0, Ordering::Relaxed);
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) =
-            (position.file.clone(), position.line);
+        let place = (position.file.clone(), position.line.cast_unsigned());
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 }

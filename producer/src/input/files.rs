@@ -74,11 +74,11 @@ pub struct InputSet {
 }
 
 impl InputSet {
-    /// The set of a source, its files checked.
+    /// The set of a source, its files checked, under an id of the caller's or a derived one.
     ///
     /// # Errors
     /// Every file that can't be used.
-    pub fn new(source: Source, topic: &str) -> Result<Self, InputError> {
+    pub fn new(source: Source, id: Option<String>, topic: &str) -> Result<Self, InputError> {
         match source {
             Source::Named { id, inputs } => Ok(Self {
                 id,
@@ -89,11 +89,13 @@ impl InputSet {
             Source::Files(paths) => {
                 let list = FileList::new(paths)?;
                 let names: Vec<String> = list.paths.iter().map(|path| display_name(path)).collect();
+                let derived = id.is_none();
+                let id = id.unwrap_or_else(|| derived_id(&names, topic));
                 Ok(Self {
-                    id: derived_id(&names, topic),
+                    id,
                     names,
                     inputs: Box::new(list),
-                    derived: true,
+                    derived,
                 })
             }
         }

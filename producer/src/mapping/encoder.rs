@@ -23,6 +23,17 @@ pub struct Rejection {
     pub detail: String,
 }
 
+impl Rejection {
+    /// A row that could not even be taken apart or sent.
+    pub(crate) fn whole_row(reason: Reason) -> Self {
+        Self {
+            reason,
+            column: None,
+            detail: reason.explanation().into(),
+        }
+    }
+}
+
 /// Why a file's header does not fit a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindError {

@@ -97,8 +97,15 @@ impl Mapping {
 
     /// A shipped mapping: `aws`, `kaggle` or `headway`.
     pub fn shipped(name: &str) -> Option<Self> {
-        let (name, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
-        Some(Self::read(text, *name))
+        Self::shipped_text(name).map(|text| Self::read(text, name))
+    }
+
+    /// A shipped mapping's text, for users to start from.
+    pub fn shipped_text(name: &str) -> Option<&'static str> {
+        SHIPPED
+            .iter()
+            .find(|(shipped, _)| *shipped == name)
+            .map(|(_, text)| *text)
     }
 
     /// The names of the shipped mappings.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use runtime::log::{LogError, Producer, ProducerOptions};
 
 pub use options::{Options, Summary};
-pub use setup::{dead_letter_topic, setup_topics};
+pub use setup::setup_topics;
 
 use crate::error::ProducerError;
 use recovery::{Patience, Recovery};
@@ -73,7 +73,7 @@ impl From<ProducerError> for Failure {
 /// What ended the run early. What was committed stays, and the next run of the same input set goes on behind it.
 pub fn run(options: Options) -> Result<Summary, ProducerError> {
     let mut job = Job::prepare(options)?;
-    let mut patience = Patience::new(job.options.give_up_after);
+    let mut patience = Patience::new(job.options.give_up_after, job.options.lifecycle.clone());
     let mut restart = false;
     loop {
         let failure = match job.connect() {
@@ -112,7 +112,7 @@ impl Job {
     /// A producer that holds the set's transactional id, and where to go on.
     fn connect(&mut self) -> Result<(Box<dyn Producer>, Checkpoint), Failure> {
         let mut producer = self.producer()?;
-        let mut positions = self.positions()?;
+        let mut positions = self.newest_positions()?;
         if !positions.contains_key(&self.set.id)
             && let Some(id) = self.earlier_id(&positions)?
         {
@@ -120,7 +120,7 @@ impl Job {
             self.set.id = id;
             drop(producer);
             producer = self.producer()?;
-            positions = self.positions()?;
+            positions = self.newest_positions()?;
         }
         let checkpoint = self.checkpoint(positions.remove(&self.set.id))?;
         Ok((producer, checkpoint))
@@ -185,28 +185,32 @@ impl Job {
         let position = &committed.position;
         Summary {
             input_set: self.set.id.clone(),
-            read: position.rows_read,
-            rejected: position.rows_rejected,
-            delivered: position.rows_delivered,
-            delivered_by_partition: position.delivered_by_partition.clone(),
-            read_now: position.rows_read - self.read_before,
+            read: position.rows_read.cast_unsigned(),
+            rejected: position.rows_rejected.cast_unsigned(),
+            delivered: position.rows_delivered.cast_unsigned(),
+            delivered_by_partition: position
+                .delivered_by_partition
+                .iter()
+                .map(|rows| rows.cast_unsigned())
+                .collect(),
+            read_now: (position.rows_read - self.read_before).cast_unsigned(),
             finished: end == End::Finished,
         }
     }
 }
 
 /// Makes a call until it succeeds, as long as its failures ask for that and patience lasts.
-fn again<T>(
+fn again<T, E: Into<Failure>>(
     patience: &mut Patience,
-    mut call: impl FnMut() -> Result<T, LogError>,
+    mut call: impl FnMut() -> Result<T, E>,
 ) -> Result<T, Failure> {
     loop {
-        match call() {
+        match call().map_err(Into::into) {
             Ok(value) => return Ok(value),
-            Err(error) if Recovery::of(&error) == Recovery::TryAgain => {
+            Err(Failure::Log(error)) if Recovery::of(&error) == Recovery::TryAgain => {
                 sleep(patience.pause(error)?)
             }
-            Err(error) => return Err(error.into()),
+            Err(failure) => return Err(failure),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use runtime::clock::{Clock, SystemClock};
 use runtime::lifecycle::Lifecycle;
 use runtime::log::Log;
+use runtime::metrics::Metrics as EdgeMetrics;
 use schemas::Registry;
 
 use crate::input::Source;
@@ -23,6 +24,9 @@ pub struct Options {
     pub topic: String,
     /// What is read.
     pub inputs: Source,
+    /// The id of the input set, where it is not to be derived from the files: to go on with a set to which files were
+    /// added at the end.
+    pub input_set: Option<String>,
     /// How columns become fields. `None`: the shipped mapping that reads exactly the columns of the first file.
     pub mapping: Option<Mapping>,
     /// The rows' Avro schema. `None`: the newest version of the subject `<topic>-value`; if it has none, the shipped
@@ -46,6 +50,8 @@ pub struct Options {
     pub lifecycle: Lifecycle,
     /// Counts.
     pub metrics: Metrics,
+    /// Counts dead letters by reason.
+    pub edge_metrics: EdgeMetrics,
     /// Shows how far the run is.
     pub progress: Arc<Progress>,
     /// Dates the records.
@@ -60,12 +66,14 @@ impl Options {
         topic: impl Into<String>,
         inputs: Source,
         metrics: Metrics,
+        edge_metrics: EdgeMetrics,
     ) -> Self {
         Self {
             log,
             registry,
             topic: topic.into(),
             inputs,
+            input_set: None,
             mapping: None,
             schema: None,
             rate: None,
@@ -77,6 +85,7 @@ impl Options {
             give_up_after: Duration::from_secs(300),
             lifecycle: Lifecycle::new(),
             metrics,
+            edge_metrics,
             progress: Arc::new(Progress::default()),
             clock: Arc::new(SystemClock),
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use runtime::lifecycle::Lifecycle;
 use runtime::log::{Class, LogError};
 
 use crate::error::ProducerError;
@@ -38,6 +39,7 @@ impl Recovery {
 #[derive(Debug)]
 pub struct Patience {
     give_up_after: Duration,
+    lifecycle: Lifecycle,
     since: Option<Instant>,
     attempts: u32,
 }
@@ -46,10 +48,14 @@ impl Patience {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
 
+    /// How long it lasts at most for a run that was told to stop.
+    const WHILE_STOPPING: Duration = Duration::from_secs(10);
+
     /// Patience that lasts for `give_up_after` from the first failure in a row.
-    pub fn new(give_up_after: Duration) -> Self {
+    pub fn new(give_up_after: Duration, lifecycle: Lifecycle) -> Self {
         Self {
             give_up_after,
+            lifecycle,
             since: None,
             attempts: 0,
         }
@@ -68,7 +74,13 @@ impl Patience {
     pub fn pause(&mut self, error: LogError) -> Result<Duration, ProducerError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.attempts += 1;
-        if since.elapsed() >= self.give_up_after {
+        let stopping = self.lifecycle.stopping();
+        let most = if stopping {
+            self.give_up_after.min(Self::WHILE_STOPPING)
+        } else {
+            self.give_up_after
+        };
+        if since.elapsed() >= most {
             return Err(ProducerError::GaveUp {
                 attempts: self.attempts,
                 seconds: since.elapsed().as_secs(),
@@ -168,13 +180,14 @@ mod tests {
 
     #[test]
     fn patience_grows_and_ends() {
-        let mut patience = Patience::new(Duration::from_secs(60));
+        let mut patience = Patience::new(Duration::from_secs(60), Lifecycle::new());
         let mut fail = || patience.pause(LogError::TimedOut { action: "x" });
         let pauses: Vec<_> = (0..9)
             .map(|_| fail().map(|pause| pause.as_millis()).unwrap_or(0))
             .collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        let ended = Patience::new(Duration::ZERO).pause(LogError::TimedOut { action: "x" });
+        let ended = Patience::new(Duration::ZERO, Lifecycle::new())
+            .pause(LogError::TimedOut { action: "x" });
         assert!(matches!(
             ended,
             Err(ProducerError::GaveUp { attempts: 1, .. })

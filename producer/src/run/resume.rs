@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
+
+use schemas::record::Position;
 
 use super::Failure;
 use super::setup::Job;
 use crate::error::ProducerError;
 use crate::input::{Mark, Next, display_name, verify};
-use crate::position::{Position, PositionReader, ReadError};
+use crate::position::{ReadError, current_index, read_positions};
 
 /// A committed position, and the place in the file that it means.
 pub(super) struct Checkpoint {
@@ -19,16 +22,14 @@ pub(super) struct Checkpoint {
 }
 
 impl Job {
-    pub(super) fn positions(&self) -> Result<BTreeMap<String, Position>, Failure> {
-        let reader = PositionReader {
-            log: self.options.log.as_ref(),
-            registry: self.options.registry.as_ref(),
-            wait: self.options.transaction_timeout * 2 + std::time::Duration::from_secs(60),
-        };
-        reader.newest().map_err(|error| match error {
-            ReadError::Log(error) => Failure::Log(error),
-            ReadError::Other(error) => Failure::Other(error),
-        })
+    pub(super) fn newest_positions(&self) -> Result<BTreeMap<String, Position>, Failure> {
+        let wait = self.options.transaction_timeout * 2 + Duration::from_secs(60);
+        read_positions(self.options.log.as_ref(), &self.positions, wait).map_err(
+            |error| match error {
+                ReadError::Log(error) => Failure::Log(error),
+                ReadError::Other(error) => Failure::Other(error),
+            },
+        )
     }
 
     /// Where to go on, by the newest position of this set.
@@ -52,6 +53,13 @@ impl Job {
             );
             return Err(wrong(detail).into());
         }
+        if position.byte < 0
+            || position.rows_read != position.rows_rejected + position.rows_delivered
+        {
+            return Err(
+                wrong("it does not add up: was it written by another program?".into()).into(),
+            );
+        }
         if position.delivered_by_partition.len() > self.partitions {
             let detail = format!(
                 "topic {} had {} partitions and has {} now. If it was created anew, send the files under another input set (--input-set)",
@@ -63,16 +71,17 @@ impl Job {
         }
         position.delivered_by_partition.resize(self.partitions, 0);
         let mark = (position.byte == 0).then(Mark::start);
-        let bytes_before = self.set.bytes_before(position.current_index());
+        let bytes_before = self.set.bytes_before(current_index(&position));
         if !std::mem::replace(&mut self.resumed, true) {
             self.read_before = position.rows_read;
         }
-        self.options.progress.committed(&position, bytes_before);
-        Ok(Checkpoint {
+        let checkpoint = Checkpoint {
             position,
             mark,
             bytes_before,
-        })
+        };
+        self.count(&checkpoint);
+        Ok(checkpoint)
     }
 
     /// Looks for the position of this set's files under another id: files that were renamed keep theirs.
@@ -100,15 +109,15 @@ impl Job {
                 }
                 .into());
             }
-            let index = position.current_index();
+            let index = current_index(position);
             if index >= self.set.names.len() || Path::new(&position.file).exists() {
                 continue;
             }
             if let Next::File(path) = self.set.inputs.file(index).map_err(ProducerError::Source)?
                 && path
                     .metadata()
-                    .is_ok_and(|metadata| metadata.len() >= position.byte)
-                && let Ok(Some(mark)) = verify(&path, position.byte)
+                    .is_ok_and(|metadata| metadata.len() >= position.byte.cast_unsigned())
+                && let Ok(Some(mark)) = verify(&path, position.byte.cast_unsigned())
                 && mark.sha256() == position.sha256
             {
                 tracing::info!(from = position.file, to = %path.display(), input_set = id, "the file was renamed; going on with it");
@@ -131,15 +140,15 @@ impl Job {
         let file = display_name(path);
         if file != position.file && self.set.names.contains(&position.file) {
             return Err(ProducerError::Order {
-                number: position.current_index() + 1,
+                number: current_index(position) + 1,
                 expected: position.file.clone(),
                 found: file,
             });
         }
         let changed = |what| ProducerError::Changed {
             file: file.clone(),
-            byte: position.byte,
-            line: position.line,
+            byte: position.byte.cast_unsigned(),
+            line: position.line.cast_unsigned(),
             what,
         };
         let read = |source| ProducerError::Read {
@@ -147,7 +156,7 @@ impl Job {
             line: 0,
             source,
         };
-        let mark = verify(path, position.byte)
+        let mark = verify(path, position.byte.cast_unsigned())
             .map_err(read)?
             .ok_or_else(|| changed("it is shorter now"))?;
         if mark.sha256() != position.sha256 {

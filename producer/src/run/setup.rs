@@ -1,15 +1,18 @@
 //! What must be there and fit before anything is sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::dead_letter::{DeadLetterWriter, dlq_topic};
 use runtime::log::{Log, LogError, TopicSpec};
-use schemas::{Registry, RegistryError, SchemaId, shipped};
+use schemas::record::{Codec, DeadLetter, Position};
+use schemas::{Registry, RegistryError, SchemaId, shipped, value_subject};
 
 use super::options::Options;
 use super::pace::Pace;
 use super::recovery::Patience;
-use super::transaction::Reading;
+use super::transaction::{Counted, Reading};
 use super::{Failure, again};
 use crate::error::ProducerError;
 use crate::input::{InputSet, Next, Source, display_name, header};
@@ -18,11 +21,6 @@ use crate::position::POSITIONS_TOPIC;
 
 /// How long a run waits at its start for a log or a registry that can't be reached.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Where rows of `topic` go that can't be read.
-pub fn dead_letter_topic(topic: &str) -> String {
-    format!("{topic}.dlq")
-}
 
 /// Creates the topics that a run needs, where they are not there: the rows', the dead letters' (kept for 30 days) and
 /// the compacted one of the positions.
@@ -39,16 +37,9 @@ pub fn setup_topics(log: &dyn Log, topic: &str, partitions: i32) -> Result<(), L
     };
     log.create_topic(&spec(topic, partitions, &[("cleanup.policy", "delete")]))?;
     let kept = [("cleanup.policy", "delete"), ("retention.ms", "2592000000")];
-    log.create_topic(&spec(&dead_letter_topic(topic), 1, &kept))?;
+    log.create_topic(&spec(&dlq_topic(topic), 1, &kept))?;
     log.create_topic(&spec(POSITIONS_TOPIC, 1, &[("cleanup.policy", "compact")]))?;
     Ok(())
-}
-
-/// The numbers of the schemas that are written.
-pub(super) struct SchemaIds {
-    pub row: SchemaId,
-    pub dead_letter: SchemaId,
-    pub position: SchemaId,
 }
 
 /// A run, prepared.
@@ -56,17 +47,20 @@ pub(super) struct Job {
     pub options: Options,
     pub set: InputSet,
     pub encoder: RowEncoder,
-    pub ids: SchemaIds,
+    /// The number of the rows' schema.
+    pub row_schema: SchemaId,
+    pub positions: Codec<Position>,
     pub partitions: usize,
-    pub dead_letters: String,
+    pub dead_letters: DeadLetterWriter,
     pub pace: Pace,
     /// The file at hand.
     pub reading: Option<Reading>,
     /// Rows that were committed before this run.
-    pub read_before: u64,
+    pub read_before: i64,
     pub resumed: bool,
     pub row: Vec<u8>,
     pub in_transaction: bool,
+    pub counted: Option<Counted>,
 }
 
 impl Job {
@@ -78,12 +72,12 @@ impl Job {
             return Err(ProducerError::Rate(rate));
         }
         let inputs = std::mem::replace(&mut options.inputs, Source::Files(Vec::new()));
-        let mut set = InputSet::new(inputs, &options.topic)?;
+        let mut set = InputSet::new(inputs, options.input_set.take(), &options.topic)?;
         let mapping = match options.mapping.take() {
             Some(mapping) => mapping,
             None => choose(&mut set, &options)?,
         };
-        let subject = format!("{}-value", options.topic);
+        let subject = value_subject(&options.topic);
         let schema = match options.schema.take() {
             Some(schema) => schema,
             None => patiently(&options, |registry| registry.latest(&subject))?.map_or_else(
@@ -93,18 +87,21 @@ impl Job {
         };
         let mut encoder = RowEncoder::compile(&mapping, &schema)?;
         check_headers(&mut set, &mut encoder)?;
-        let dead_letters = dead_letter_topic(&options.topic);
-        let partitions = check_topics(options.log.as_ref(), &options.topic, &dead_letters)?;
-        let register = |topic: &str, schema: &str| {
-            patiently(&options, |registry| {
-                registry.register(&format!("{topic}-value"), schema)
-            })
-        };
-        let ids = SchemaIds {
-            row: register(&options.topic, &schema)?,
-            dead_letter: register(&dead_letters, shipped::DEAD_LETTER)?,
-            position: register(POSITIONS_TOPIC, shipped::POSITION)?,
-        };
+        let dead_letters = dlq_topic(&options.topic);
+        let partitions = check_topics(&options, &dead_letters)?;
+        let row_schema = patiently(&options, |registry| registry.register(&subject, &schema))?;
+        let positions = patiently(&options, |registry| {
+            Codec::new(registry, &value_subject(POSITIONS_TOPIC))
+        })?;
+        // The writer of dead letters asks for this at the first one: a registry that can't be reached shows now.
+        patiently(&options, |registry| {
+            Codec::<DeadLetter>::new(registry, &value_subject(&dead_letters))
+        })?;
+        let dead_letters = DeadLetterWriter::new(
+            "producer",
+            Arc::clone(&options.registry),
+            options.edge_metrics.clone(),
+        );
         options
             .progress
             .set_total_bytes(set.inputs.total_bytes().unwrap_or(0));
@@ -113,7 +110,8 @@ impl Job {
             options,
             set,
             encoder,
-            ids,
+            row_schema,
+            positions,
             partitions,
             dead_letters,
             pace,
@@ -122,6 +120,7 @@ impl Job {
             resumed: false,
             row: Vec::new(),
             in_transaction: false,
+            counted: None,
         })
     }
 }
@@ -178,16 +177,18 @@ fn check_headers(set: &mut InputSet, encoder: &mut RowEncoder) -> Result<(), Pro
 }
 
 /// The partitions of the rows' topic, once all three are known to be there.
-fn check_topics(log: &dyn Log, topic: &str, dead_letters: &str) -> Result<usize, ProducerError> {
+fn check_topics(options: &Options, dead_letters: &str) -> Result<usize, ProducerError> {
+    let (log, topic) = (options.log.as_ref(), options.topic.as_str());
     let mut partitions = 0;
     for name in [dead_letters, POSITIONS_TOPIC, topic] {
-        let found =
-            again(&mut Patience::new(START_PATIENCE), || log.topic(name)).map_err(|failure| {
-                match failure {
-                    Failure::Log(error) => ProducerError::Log(error),
-                    Failure::Other(error) => error,
-                }
-            })?;
+        let found = again(
+            &mut Patience::new(START_PATIENCE, options.lifecycle.clone()),
+            || log.topic(name),
+        )
+        .map_err(|failure| match failure {
+            Failure::Log(error) => ProducerError::Log(error),
+            Failure::Other(error) => error,
+        })?;
         let Some(found) = found else {
             return Err(ProducerError::Topic {
                 detail: format!(
@@ -213,12 +214,12 @@ fn check_topics(log: &dyn Log, topic: &str, dead_letters: &str) -> Result<usize,
 /// Asks the registry, again after a pause while it can't be reached.
 fn patiently<T>(
     options: &Options,
-    ask: impl Fn(&dyn Registry) -> Result<T, RegistryError>,
+    ask: impl Fn(Arc<dyn Registry>) -> Result<T, RegistryError>,
 ) -> Result<T, ProducerError> {
     let start = std::time::Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
-        match ask(options.registry.as_ref()) {
+        match ask(Arc::clone(&options.registry)) {
             Err(RegistryError::Unavailable { detail, .. })
                 if start.elapsed() < options.give_up_after.min(START_PATIENCE)
                     && !options.lifecycle.stopping() =>

@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::time::Instant;
 
+use runtime::dead_letter::{DeadLetterError, Origin, Refused};
 use runtime::lifecycle::Phase;
 use runtime::log::{Delivered, LogError, NewRecord, Producer};
+
+use schemas::record::Position;
 
 use super::recovery::Patience;
 use super::resume::Checkpoint;
 use super::setup::Job;
 use super::{End, Failure, NAP, again, nap};
-use crate::dead_letter::DeadLetter;
 use crate::error::ProducerError;
 use crate::input::{Next, RowReader, Taken, check_file, display_name, header, open};
-use crate::position::{POSITIONS_TOPIC, Position};
+use crate::mapping::Rejection;
+use crate::position::{POSITIONS_TOPIC, current_index};
 use crate::reason::Reason;
 
 /// The file at hand.
@@ -30,13 +33,21 @@ pub(super) struct Reading {
 struct Held {
     read: u64,
     rejected: u64,
-    by_reason: [u64; Reason::ALL.len()],
     /// When its first record was sent.
     begun: Option<Instant>,
     /// Why no more is read.
     end: Option<End>,
     /// What ends the run once this is committed.
     failure: Option<ProducerError>,
+}
+
+/// What was committed when it was last counted.
+#[derive(Clone, Copy)]
+pub(super) struct Counted {
+    read: u64,
+    rejected: u64,
+    delivered: u64,
+    bytes: u64,
 }
 
 /// What to do after a look at the input.
@@ -126,63 +137,54 @@ impl Job {
             self.in_transaction = true;
             held.begun = Some(Instant::now());
         }
-        self.row.clear();
-        schemas::wire::frame(self.ids.row, &mut self.row);
-        let now = Some(self.options.clock.now_ms());
-        let mut dead = match taken {
-            Taken::Broken(broken) => Some(DeadLetter {
-                reason: broken.reason,
-                detail: broken.reason.explanation().into(),
-                column: None,
-                line: broken.line,
-                raw: broken.raw,
-            }),
-            Taken::Row(row) => match self.encoder.encode(&row, &mut self.row) {
-                Err(rejection) => Some(DeadLetter {
-                    reason: rejection.reason,
-                    detail: rejection.detail.into(),
-                    column: rejection.column,
-                    line: row.line,
-                    raw: row.raw,
-                }),
-                Ok(()) => {
-                    let record = NewRecord {
-                        topic: &self.options.topic,
-                        partition: None,
-                        key: self.encoder.key(&row),
-                        value: Some(&self.row),
-                        headers: &[],
-                        timestamp_ms: now,
-                    };
-                    match again(patience, || producer.send(record)) {
-                        Ok(()) => None,
-                        Err(Failure::Log(LogError::TooLarge { .. })) => Some(DeadLetter {
-                            reason: Reason::TooLarge,
-                            detail: Reason::TooLarge.explanation().into(),
-                            column: None,
-                            line: row.line,
-                            raw: row.raw,
-                        }),
-                        Err(failure) => return Err(failure),
+        let refused = match taken {
+            Taken::Broken(broken) => {
+                Some((broken.line, broken.raw, Rejection::whole_row(broken.reason)))
+            }
+            Taken::Row(row) => {
+                self.row.clear();
+                schemas::wire::frame(self.row_schema, &mut self.row);
+                match self.encoder.encode(&row, &mut self.row) {
+                    Err(rejection) => Some((row.line, row.raw, rejection)),
+                    Ok(()) => {
+                        let record = NewRecord {
+                            topic: &self.options.topic,
+                            partition: None,
+                            key: self.encoder.key(&row),
+                            value: Some(&self.row),
+                            headers: &[],
+                            timestamp_ms: Some(self.options.clock.now_ms()),
+                        };
+                        match again(patience, || producer.send(record)) {
+                            Ok(()) => None,
+                            Err(Failure::Log(LogError::TooLarge { .. })) => {
+                                Some((row.line, row.raw, Rejection::whole_row(Reason::TooLarge)))
+                            }
+                            Err(failure) => return Err(failure),
+                        }
                     }
                 }
-            },
+            }
         };
-        if let Some(dead) = dead.take() {
-            self.row.clear();
-            schemas::wire::frame(self.ids.dead_letter, &mut self.row);
-            dead.encode(&reading.name, &mut self.row);
-            let record = NewRecord {
-                topic: &self.dead_letters,
-                partition: None,
-                key: None,
-                value: Some(&self.row),
-                headers: &[],
-                timestamp_ms: now,
+        if let Some((line, raw, rejection)) = refused {
+            let refused = Refused {
+                reason: rejection.reason.code(),
+                detail: rejection.detail,
+                origin: Origin::Row {
+                    file: &reading.name,
+                    line,
+                },
+                column: rejection.column.as_deref(),
+                schema_id: None,
+                raw,
             };
-            again(patience, || producer.send(record))?;
+            let (letters, topic) = (&mut self.dead_letters, &self.options.topic);
+            again(patience, || {
+                letters
+                    .send(producer, topic, &refused)
+                    .map_err(dead_letter_failure)
+            })?;
             held.rejected += 1;
-            held.by_reason[dead.reason as usize] += 1;
         }
         held.read += 1;
         self.pace.taken();
@@ -191,7 +193,7 @@ impl Job {
 
     /// Opens the file that the committed position is in.
     fn open_first(&mut self, committed: &Checkpoint, held: &mut Held) -> Result<Step, Failure> {
-        let index = committed.position.current_index();
+        let index = current_index(&committed.position);
         self.open(index, committed.bytes_before, Some(committed), held)
     }
 
@@ -306,14 +308,18 @@ impl Job {
         let rows = held.read - held.rejected;
         let by_partition = self.delivered(&producer.flush()?, rows)?;
         let next = self.next_checkpoint(committed, held, &by_partition);
-        self.row.clear();
-        schemas::wire::frame(self.ids.position, &mut self.row);
-        next.position.encode(&mut self.row);
+        let value =
+            self.positions
+                .encode(&next.position)
+                .map_err(|error| ProducerError::Position {
+                    input_set: self.set.id.clone(),
+                    detail: error.to_string(),
+                })?;
         let record = NewRecord {
             topic: POSITIONS_TOPIC,
             partition: None,
             key: Some(self.set.id.as_bytes()),
-            value: Some(&self.row),
+            value: Some(&value),
             headers: &[],
             timestamp_ms: Some(self.options.clock.now_ms()),
         };
@@ -321,44 +327,57 @@ impl Job {
         again(patience, || producer.commit())?;
         self.in_transaction = false;
         patience.restored();
-        let metrics = &self.options.metrics;
-        metrics
+        self.options
+            .metrics
             .commit_seconds
             .observe(start.elapsed().as_secs_f64());
-        metrics.commits.inc();
-        metrics.rows_read.inc_by(held.read);
-        metrics.rows_delivered.inc_by(rows);
-        for (reason, count) in Reason::ALL
-            .iter()
-            .zip(held.by_reason)
-            .filter(|(_, count)| *count > 0)
-        {
-            metrics
-                .rows_rejected
-                .with_label_values(&[reason.code()])
-                .inc_by(count);
-        }
-        let bytes = |checkpoint: &Checkpoint| checkpoint.bytes_before + checkpoint.position.byte;
-        metrics
-            .bytes_read
-            .inc_by(bytes(&next).saturating_sub(bytes(committed)));
+        self.options.metrics.commits.inc();
+        self.count(&next);
         *committed = next;
-        self.options
-            .progress
-            .committed(&committed.position, committed.bytes_before);
         Ok(())
     }
 
+    /// Counts what a committed position adds to the last one that was counted.
+    pub(super) fn count(&mut self, checkpoint: &Checkpoint) {
+        let Checkpoint {
+            position,
+            bytes_before,
+            ..
+        } = checkpoint;
+        let now = Counted {
+            read: position.rows_read.cast_unsigned(),
+            rejected: position.rows_rejected.cast_unsigned(),
+            delivered: position.rows_delivered.cast_unsigned(),
+            bytes: bytes_before + position.byte.cast_unsigned(),
+        };
+        // The first one is what earlier runs did.
+        let before = self.counted.replace(now).unwrap_or(now);
+        let metrics = &self.options.metrics;
+        metrics
+            .rows_read
+            .inc_by(now.read.saturating_sub(before.read));
+        metrics
+            .rows_rejected
+            .inc_by(now.rejected.saturating_sub(before.rejected));
+        metrics
+            .rows_delivered
+            .inc_by(now.delivered.saturating_sub(before.delivered));
+        metrics
+            .bytes_read
+            .inc_by(now.bytes.saturating_sub(before.bytes));
+        self.options.progress.committed(position, *bytes_before);
+    }
+
     /// How many rows each partition took, by the log's own count, which must be what was sent.
-    fn delivered(&self, counts: &Delivered, rows: u64) -> Result<Vec<u64>, LogError> {
-        let mut by_partition = vec![0; self.partitions];
+    fn delivered(&self, counts: &Delivered, rows: u64) -> Result<Vec<i64>, LogError> {
+        let mut by_partition = vec![0_i64; self.partitions];
         for (partition, count) in counts
             .iter()
             .filter(|(partition, _)| *partition.topic == *self.options.topic)
         {
             let index = usize::try_from(partition.partition).unwrap_or(usize::MAX);
             match by_partition.get_mut(index) {
-                Some(delivered) => *delivered += count,
+                Some(delivered) => *delivered += count.cast_signed(),
                 None => {
                     let detail = format!(
                         "{partition} is a partition that came during the run: start the producer again"
@@ -367,8 +386,8 @@ impl Job {
                 }
             }
         }
-        let delivered: u64 = by_partition.iter().sum();
-        if delivered != rows {
+        let delivered: i64 = by_partition.iter().sum();
+        if delivered.cast_unsigned() != rows {
             tracing::warn!(
                 sent = rows,
                 delivered,
@@ -385,14 +404,14 @@ impl Job {
         &mut self,
         committed: &Checkpoint,
         held: &Held,
-        by_partition: &[u64],
+        by_partition: &[i64],
     ) -> Checkpoint {
         let before = &committed.position;
         let mut position = Position {
             input_set: self.set.id.clone(),
-            rows_read: before.rows_read + held.read,
-            rows_rejected: before.rows_rejected + held.rejected,
-            rows_delivered: before.rows_delivered + held.read - held.rejected,
+            rows_read: before.rows_read + held.read.cast_signed(),
+            rows_rejected: before.rows_rejected + held.rejected.cast_signed(),
+            rows_delivered: before.rows_delivered + (held.read - held.rejected).cast_signed(),
             delivered_by_partition: before
                 .delivered_by_partition
                 .iter()
@@ -405,10 +424,10 @@ impl Job {
         let (mut mark, mut bytes_before) = (committed.mark.clone(), committed.bytes_before);
         if let Some(reading) = &mut self.reading {
             let here = reading.reader.mark();
-            position.file_index = reading.index as u32;
+            position.file_index = reading.index as i32;
             position.file.clone_from(&reading.name);
-            position.byte = here.byte;
-            position.line = here.lines();
+            position.byte = here.byte.cast_signed();
+            position.line = here.lines().cast_signed();
             position.sha256 = here.sha256();
             bytes_before = reading.bytes_before;
             mark = Some(here);
@@ -421,5 +440,14 @@ impl Job {
             mark,
             bytes_before,
         }
+    }
+}
+
+/// The log's own failure, or the end of the run.
+fn dead_letter_failure(error: DeadLetterError) -> Failure {
+    match error {
+        DeadLetterError::Log(error) => Failure::Log(error),
+        DeadLetterError::Registry(error) => Failure::Other(ProducerError::Registry(error)),
+        DeadLetterError::Encoding { .. } => Failure::Other(ProducerError::DeadLetter(error)),
     }
 }

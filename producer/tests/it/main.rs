@@ -1,6 +1,7 @@
 //! The producer from the outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod binary;
 mod crashes;
 mod mappings;
 mod pipeline;

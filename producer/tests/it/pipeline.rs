@@ -8,10 +8,11 @@ use std::time::Duration;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
-use producer::{Metrics, Options, POSITIONS_TOPIC, Position, PositionReader, Source, setup_topics};
+use producer::{Metrics, Options, POSITIONS_TOPIC, Source, read_positions, setup_topics};
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use runtime::log::{ConsumerOptions, Event, Log, TopicPartition};
-use schemas::{EmbeddedRegistry, Registry};
+use schemas::record::{Codec, Position};
+use schemas::{EmbeddedRegistry, Registry, value_subject};
 use tempfile::TempDir;
 
 pub const TOPIC: &str = "trips";
@@ -89,12 +90,13 @@ impl World {
 
     pub fn options_on(&self, log: Arc<dyn Log>, inputs: Source) -> Options {
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let edges = runtime::metrics::Metrics::new(&prometheus::Registry::new()).unwrap();
         Options {
             commit_interval: Duration::from_secs(600),
             commit_rows: 4,
             linger: Duration::ZERO,
             give_up_after: Duration::from_secs(20),
-            ..Options::new(log, self.registry.clone(), TOPIC, inputs, metrics)
+            ..Options::new(log, self.registry.clone(), TOPIC, inputs, metrics, edges)
         }
     }
 
@@ -133,11 +135,10 @@ impl World {
                 Some(Event::End {
                     partition,
                     position,
-                }) => {
-                    if position >= open[&partition] {
-                        open.remove(&partition);
-                    }
+                }) if position >= open[&partition] => {
+                    open.remove(&partition);
                 }
+                Some(Event::End { .. }) => {}
                 Some(_) => panic!("a rebalance without a group"),
                 None => {}
             }
@@ -146,12 +147,8 @@ impl World {
     }
 
     pub fn positions(&self) -> BTreeMap<String, Position> {
-        let reader = PositionReader {
-            log: self.log.as_ref(),
-            registry: self.registry.as_ref(),
-            wait: Duration::from_secs(10),
-        };
-        reader.newest().unwrap()
+        let codec = Codec::new(self.registry.clone(), &value_subject(POSITIONS_TOPIC)).unwrap();
+        read_positions(self.log.as_ref(), &codec, Duration::from_secs(10)).unwrap()
     }
 
     /// The committed state is what one reading of the files gives: `good` ids once each, `bad` (file, line)s once each,
@@ -182,15 +179,15 @@ impl World {
         expected.sort();
         assert_eq!(dead, expected);
         let positions = self.positions();
-        let total = |count: fn(&Position) -> u64| positions.values().map(count).sum::<u64>();
+        let total = |count: fn(&Position) -> i64| positions.values().map(count).sum::<i64>();
         assert_eq!(
             total(|position| position.rows_read),
-            (good.len() + bad.len()) as u64
+            (good.len() + bad.len()) as i64
         );
-        assert_eq!(total(|position| position.rows_rejected), bad.len() as u64);
+        assert_eq!(total(|position| position.rows_rejected), bad.len() as i64);
         for partition in 0..PARTITIONS {
-            let there = rows.iter().filter(|row| row.partition == partition).count() as u64;
-            let counted: u64 = positions
+            let there = rows.iter().filter(|row| row.partition == partition).count() as i64;
+            let counted: i64 = positions
                 .values()
                 .map(|position| position.delivered_by_partition[partition as usize])
                 .sum();

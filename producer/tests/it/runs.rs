@@ -17,7 +17,7 @@ use crate::real_files::{files, mapping, oracle};
 fn what_is_sent_is_not_sent_again_and_what_was_added_is() {
     let world = World::new();
     let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 10, &[])));
-    let first = run(world.options(&[path.clone()])).unwrap();
+    let first = run(world.options(std::slice::from_ref(&path))).unwrap();
     assert_eq!((first.read, first.read_now, first.finished), (10, 10, true));
     assert_eq!(first.delivered_by_partition.iter().sum::<u64>(), 10);
     let ends = |topic| {
@@ -28,7 +28,7 @@ fn what_is_sent_is_not_sent_again_and_what_was_added_is() {
             .end
     };
     let before = ends(POSITIONS_TOPIC);
-    let second = run(world.options(&[path.clone()])).unwrap();
+    let second = run(world.options(std::slice::from_ref(&path))).unwrap();
     assert_eq!(
         (second.read, second.read_now, second.finished),
         (10, 0, true)
@@ -39,11 +39,11 @@ fn what_is_sent_is_not_sent_again_and_what_was_added_is() {
         "nothing to do writes nothing"
     );
     world.file("a.csv", &format!("{HEADER}{}", rows(0, 13, &[])));
-    let third = run(world.options(&[path.clone()])).unwrap();
+    let third = run(world.options(std::slice::from_ref(&path))).unwrap();
     assert_eq!((third.read, third.read_now), (13, 3));
     let renamed = world.dir.path().join("renamed.csv");
     std::fs::rename(&path, &renamed).unwrap();
-    let fourth = run(world.options(&[renamed.clone()])).unwrap();
+    let fourth = run(world.options(std::slice::from_ref(&renamed))).unwrap();
     assert_eq!((fourth.read, fourth.read_now), (13, 0));
     assert_eq!(fourth.input_set, first.input_set);
     world.assert_sent(&ids(0..13), &[]);
@@ -61,13 +61,13 @@ fn a_file_that_was_changed_stops_with_what_to_do() {
     let world = World::new();
     let text = format!("{HEADER}{}", rows(0, 10, &[]));
     let path = world.file("a.csv", &text);
-    run(world.options(&[path.clone()])).unwrap();
+    run(world.options(std::slice::from_ref(&path))).unwrap();
     for changed in [
         text.replace("id3,", "id4,"),
         text[..text.len() - 10].to_owned(),
     ] {
         world.file("a.csv", &changed);
-        let error = run(world.options(&[path.clone()])).unwrap_err();
+        let error = run(world.options(std::slice::from_ref(&path))).unwrap_err();
         assert!(matches!(error, ProducerError::Changed { .. }), "{error:?}");
         let message = error.to_string();
         assert!(
@@ -102,25 +102,11 @@ fn files_in_another_order_or_in_another_set_are_refused() {
         "{error:?}"
     );
     // what the message says to do
-    let list = List(vec![a, b, c]);
-    let source = Source::Named {
-        id: set,
-        inputs: Box::new(list),
-    };
-    let summary = run(world.options_on(world.log.clone(), source)).unwrap();
+    let mut options = world.options(&[a, b, c]);
+    options.input_set = Some(set);
+    let summary = run(options).unwrap();
     assert_eq!((summary.read, summary.read_now), (9, 3));
     world.assert_sent(&ids(0..9), &[]);
-}
-
-struct List(Vec<PathBuf>);
-
-impl Inputs for List {
-    fn file(&mut self, index: usize) -> Result<Next, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self
-            .0
-            .get(index)
-            .map_or(Next::NoMore, |path| Next::File(path.clone())))
-    }
 }
 
 #[test]
@@ -174,7 +160,7 @@ fn files_that_cannot_be_read_are_all_named_before_anything_is_sent() {
 fn a_second_instance_fences_the_first_and_no_row_is_sent_twice() {
     let world = World::new();
     let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 400, &[])));
-    let mut slow = world.options(&[path.clone()]);
+    let mut slow = world.options(std::slice::from_ref(&path));
     slow.rate = Some(200.0);
     let progress = slow.progress.clone();
     let first = std::thread::spawn(move || run(slow));
@@ -192,7 +178,7 @@ fn a_second_instance_fences_the_first_and_no_row_is_sent_twice() {
 fn a_stopped_run_commits_what_it_read_and_goes_on_from_there() {
     let world = World::new();
     let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 300, &[7])));
-    let mut options = world.options(&[path.clone()]);
+    let mut options = world.options(std::slice::from_ref(&path));
     options.rate = Some(1000.0);
     options.commit_rows = 1_000_000;
     let (lifecycle, progress) = (options.lifecycle.clone(), options.progress.clone());
@@ -211,7 +197,7 @@ fn a_stopped_run_commits_what_it_read_and_goes_on_from_there() {
         "{:?} {stopped:?}",
         start.elapsed()
     );
-    let rest = run(world.options(&[path.clone()])).unwrap();
+    let rest = run(world.options(std::slice::from_ref(&path))).unwrap();
     assert_eq!(rest.read_now, 300 - stopped.read);
     world.assert_sent(&ids((0..300).filter(|number| *number != 7)), &[(path, 9)]);
 }
@@ -241,7 +227,12 @@ fn a_position_behind_an_open_transaction_of_another_producer_is_waited_for() {
         other.commit().unwrap();
     });
     let start = Instant::now();
-    assert_eq!(run(world.options(&[path.clone()])).unwrap().read_now, 5);
+    assert_eq!(
+        run(world.options(std::slice::from_ref(&path)))
+            .unwrap()
+            .read_now,
+        5
+    );
     assert!(start.elapsed() >= Duration::from_millis(300));
     waiting.join().unwrap();
     assert_eq!(run(world.options(&[path])).unwrap().read_now, 0);
@@ -319,7 +310,7 @@ fn real_files_are_sent_row_by_row_as_the_oracle_has_them() {
         let world = World::new();
         let mapping = mapping(&path);
         let expected = oracle(&path, mapping.name());
-        let mut options = world.options(&[path.clone()]);
+        let mut options = world.options(std::slice::from_ref(&path));
         options.mapping = Some(mapping);
         options.commit_rows = 1000;
         let start = Instant::now();

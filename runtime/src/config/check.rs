@@ -82,7 +82,7 @@ pub(super) fn between_keys(
         "producer.commit_interval_ms",
         config.producer.commit_interval_ms.0,
     );
-    at_least_one("producer.batch_rows", config.producer.batch_rows as u64);
+    at_least_one("producer.commit_rows", config.producer.commit_rows);
     at_least_one("sink_s3.flush_bytes", config.sink_s3.flush_bytes);
     at_least_one("sink_s3.flush_rows", config.sink_s3.flush_rows);
     at_least_one(

@@ -142,8 +142,8 @@ pub struct ProducerConfig {
     pub mapping: PathBuf,
     /// The most rows a second; 0: no limit.
     pub rate: f64,
-    /// How many rows are read and encoded at a time.
-    pub batch_rows: usize,
+    /// The most rows in one commit.
+    pub commit_rows: u64,
     /// How often rows are committed.
     pub commit_interval_ms: Millis,
 }
