@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::rows::{Mark, RowReader, Taken};
+use super::row::{Mark, Taken};
+use super::rows::RowReader;
 use super::{Inputs, Next, Source};
 
 /// What is wrong with a file before it is read.

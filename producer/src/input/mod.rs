@@ -1,11 +1,14 @@
 //! Where rows come from: files in an order, and the rows in them.
 
 mod files;
+mod quoted;
+mod row;
 mod rows;
 
 pub use files::{InputError, InputFault, InputSet, derived_id};
 pub(crate) use files::{check_file, display_name, header, open, verify};
-pub use rows::{Broken, MAX_RAW_BYTES, MAX_ROW_BYTES, Mark, Row, RowReader, Taken};
+pub use row::{Broken, MAX_RAW_BYTES, Mark, Row, Taken};
+pub use rows::{MAX_ROW_BYTES, RowReader};
 
 use std::path::PathBuf;
 

@@ -19,134 +19,18 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr, memchr_iter, memchr2};
-use sha2::{Digest, Sha256};
+use memchr::{memchr, memchr_iter};
 
+use super::quoted::{Cut, scan_quoted};
+use super::row::{Broken, MAX_RAW_BYTES, Mark, Row, Taken};
 use crate::reason::Reason;
 
 /// The most bytes that a row may have, quoted line feeds included, the line end not.
 pub const MAX_ROW_BYTES: usize = 1 << 20;
-/// How much of a broken row is kept.
-pub const MAX_RAW_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 256 << 10;
 
-/// A place in a file between two rows, with the hash of all bytes before it.
-#[derive(Clone)]
-pub struct Mark {
-    /// How many bytes lie before it.
-    pub byte: u64,
-    /// How many line feeds lie before it.
-    pub line_feeds: u64,
-    /// Whether the byte before it is no line feed, though there is one.
-    pub mid_line: bool,
-    /// The hash of the bytes before it, ready for more.
-    pub hash: Sha256,
-}
-
-impl Mark {
-    /// The beginning of a file.
-    pub fn start() -> Self {
-        Self {
-            byte: 0,
-            line_feeds: 0,
-            mid_line: false,
-            hash: Sha256::new(),
-        }
-    }
-
-    /// How many lines lie before it; one that has begun counts.
-    pub fn lines(&self) -> u64 {
-        self.line_feeds + u64::from(self.mid_line)
-    }
-
-    /// The hash in hexadecimal.
-    pub fn sha256(&self) -> String {
-        use std::fmt::Write;
-        self.hash
-            .clone()
-            .finalize()
-            .iter()
-            .fold(String::with_capacity(64), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
-    }
-
-    /// Moves it over `bytes`.
-    pub fn take(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last() {
-            self.mid_line = *last != b'\n';
-        }
-        self.byte += bytes.len() as u64;
-        self.line_feeds += memchr_iter(b'\n', bytes).count() as u64;
-        self.hash.update(bytes);
-    }
-}
-
-/// A row: its fields, unquoted, and its own bytes.
-#[derive(Clone, Copy)]
-pub struct Row<'a> {
-    /// The line on which it begins, from 1.
-    pub line: u64,
-    /// Its bytes as they are in the file, without the line end.
-    pub raw: &'a [u8],
-    text: &'a [u8],
-    fields: &'a [(u32, u32)],
-}
-
-impl<'a> Row<'a> {
-    /// How many fields it has: at least one.
-    pub fn len(&self) -> usize {
-        self.fields.len()
-    }
-
-    /// Always false: empty lines are no rows.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// A field's bytes, unquoted; empty if there is none of this number.
-    pub fn field(&self, index: usize) -> &'a [u8] {
-        self.fields.get(index).map_or(&[], |(start, end)| {
-            &self.text[*start as usize..*end as usize]
-        })
-    }
-
-    /// The bytes that all fields are parts of.
-    pub fn text(&self) -> &'a [u8] {
-        self.text
-    }
-
-    /// Where a field lies in [`Row::text`].
-    pub fn range(&self, index: usize) -> (usize, usize) {
-        self.fields
-            .get(index)
-            .map_or((0, 0), |(start, end)| (*start as usize, *end as usize))
-    }
-}
-
-/// A row that can't be taken apart.
-#[derive(Clone, Copy)]
-pub struct Broken<'a> {
-    /// The line on which it begins, from 1.
-    pub line: u64,
-    /// Its bytes, the first [`MAX_RAW_BYTES`] of them at most.
-    pub raw: &'a [u8],
-    /// What is wrong.
-    pub reason: Reason,
-}
-
-/// What was taken from a file.
-#[derive(Clone, Copy)]
-pub enum Taken<'a> {
-    /// A row.
-    Row(Row<'a>),
-    /// A broken one.
-    Broken(Broken<'a>),
-}
-
 /// What the buffer holds at its start.
-enum Scan {
+pub(super) enum Scan {
     /// More bytes are needed to tell.
     More,
     /// Nothing is left.
@@ -430,94 +314,5 @@ impl<R: Read> RowReader<R> {
             quoted: false,
             line_feeds,
         }
-    }
-}
-
-/// Why a row with quotes could not be taken apart.
-enum Cut {
-    More,
-    Broken(Reason),
-}
-
-/// Takes a row with quotes apart: the fields go to `text`, unquoted, and their places to `fields`.
-fn scan_quoted(
-    data: &[u8],
-    at_end: bool,
-    max_row: usize,
-    text: &mut Vec<u8>,
-    fields: &mut Vec<(u32, u32)>,
-) -> Result<Scan, Cut> {
-    // Two bytes more than the limit, for a line end: whether the row is too long shows in them.
-    let limit = data.len().min(max_row + 2);
-    let window = &data[..limit];
-    // Whether the window's end is the row's, as far as it matters: nothing behind it will be looked at.
-    let short = |reason| {
-        if at_end || limit > max_row + 1 {
-            Cut::Broken(reason)
-        } else {
-            Cut::More
-        }
-    };
-    let first_line = memchr(b'\n', data).unwrap_or(data.len());
-    let mut at = 0;
-    loop {
-        let field = text.len() as u32;
-        if window.get(at) == Some(&b'"') {
-            at += 1;
-            loop {
-                let Some(quote) = memchr(b'"', &window[at..]) else {
-                    return Err(short(Reason::UnclosedQuote));
-                };
-                text.extend_from_slice(&window[at..at + quote]);
-                at += quote + 1;
-                match window.get(at) {
-                    Some(b'"') => {
-                        text.push(b'"');
-                        at += 1;
-                    }
-                    None if !at_end && limit <= max_row + 1 => return Err(Cut::More),
-                    _ => break,
-                }
-            }
-        } else {
-            let rest = &window[at..];
-            let length = match memchr2(b',', b'\n', rest) {
-                Some(end) => end,
-                None if at_end && limit == data.len() => rest.len(),
-                None => return Err(short(Reason::RowTooLong)),
-            };
-            let ends_row = rest.get(length) != Some(&b',');
-            let keep = length - usize::from(ends_row && length > 0 && rest[length - 1] == b'\r');
-            text.extend_from_slice(&rest[..keep]);
-            at += keep;
-        }
-        fields.push((field, text.len() as u32));
-        // keeps fields apart, so that bytes of two never read as one character
-        text.push(b',');
-        let (raw, whole) = match (window.get(at), window.get(at + 1)) {
-            (Some(b','), _) => {
-                at += 1;
-                continue;
-            }
-            (Some(b'\n'), _) => (at, at + 1),
-            (Some(b'\r'), Some(b'\n')) => (at, at + 2),
-            (Some(b'\r'), None) if at_end && limit == data.len() => (at, at + 1),
-            (None, _) if at_end && limit == data.len() => (at, at),
-            (None, _) | (Some(b'\r'), None) => return Err(short(Reason::RowTooLong)),
-            // more text behind a closing quote: on the first line a badly quoted field, on a later one the sign that
-            // the quote that opened this field was never closed
-            _ if at <= first_line => return Err(Cut::Broken(Reason::BadQuotes)),
-            _ => return Err(Cut::Broken(Reason::UnclosedQuote)),
-        };
-        if raw > max_row {
-            return Err(Cut::Broken(Reason::RowTooLong));
-        }
-        let line_feeds = memchr_iter(b'\n', &data[..whole]).count() as u64;
-        return Ok(Scan::Row {
-            raw,
-            whole,
-            quoted: true,
-            line_feeds,
-        });
     }
 }

@@ -5,7 +5,8 @@ use apache_avro::schema::RecordField;
 use chrono_tz::Tz;
 use regex::Regex;
 
-use super::encoder::{Field, Kind, RowEncoder, Rules, Source};
+use super::encoder::RowEncoder;
+use super::field::{Field, Kind, Rules, Source};
 use super::file::{At, FieldSpec, MappingFile, Origin, Problem};
 use super::time::{TimeFormat, Times};
 use super::units;

@@ -35,6 +35,7 @@
 
 mod compile;
 mod encoder;
+mod field;
 mod file;
 mod time;
 mod units;

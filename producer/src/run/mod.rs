@@ -15,6 +15,7 @@
 //! Invariants: a position is committed in the transaction of exactly the rows before it; `rows_read = rows_delivered +
 //! rows_rejected` in every position; nothing is read again after its position is committed.
 
+mod commit;
 mod options;
 mod pace;
 mod recovery;

@@ -9,10 +9,11 @@ use runtime::log::{Log, LogError, TopicSpec};
 use schemas::record::{Codec, DeadLetter, Position};
 use schemas::{Registry, RegistryError, SchemaId, shipped, value_subject};
 
+use super::commit::Counted;
 use super::options::Options;
 use super::pace::Pace;
 use super::recovery::Patience;
-use super::transaction::{Counted, Reading};
+use super::transaction::Reading;
 use super::{Failure, again};
 use crate::error::ProducerError;
 use crate::input::{InputSet, Next, Source, display_name, header};
