@@ -451,3 +451,7 @@ impl Producer for FaultProducer {
         self.step("producer.abort", |inner| inner.abort())
     }
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;

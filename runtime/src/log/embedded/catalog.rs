@@ -4,51 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use super::super::{
-    Committed, LogError, Offset, OffsetCommit, TopicDescription, TopicPartition, TopicSpec,
-};
+use super::super::{Committed, LogError, Offset, OffsetCommit, TopicPartition, TopicSpec};
 use super::EmbeddedOptions;
 use super::journal::{Entry, Journal, OffsetEntry};
 use super::partition::{Gone, Partition};
 use super::settings::Settings;
 use super::storage_error;
-
-/// A topic. One that was deleted stays with those who hold it, and refuses everything.
-#[derive(Debug)]
-pub(super) struct Topic {
-    pub name: Arc<str>,
-    pub id: String,
-    pub settings: Settings,
-    pub partitions: Vec<Arc<Partition>>,
-    /// Where the next record without a key begins its turn.
-    pub turn: AtomicI32,
-    config: BTreeMap<String, String>,
-    dir: PathBuf,
-}
-
-impl Topic {
-    /// What is told of it.
-    pub fn describe(&self) -> TopicDescription {
-        TopicDescription {
-            name: self.name.to_string(),
-            id: self.id.clone(),
-            partitions: self.partitions.len() as i32,
-            config: self.settings.describe(&self.config),
-        }
-    }
-
-    /// One of its partitions.
-    pub fn partition(&self, number: i32) -> Result<&Arc<Partition>, LogError> {
-        usize::try_from(number)
-            .ok()
-            .and_then(|number| self.partitions.get(number))
-            .ok_or_else(|| LogError::UnknownTopic {
-                name: format!("{}-{number}", self.name),
-            })
-    }
-}
+use super::topic::{Topic, topic_id};
 
 /// Offsets of several groups.
 pub(super) type GroupOffsets = BTreeMap<String, BTreeMap<TopicPartition, Committed>>;
@@ -126,8 +90,10 @@ impl Catalog {
                 partition.end_transaction(txn, catalog.decided.contains(&txn))?;
             }
         }
-        catalog.decided.clear();
-        catalog.rewrite()?;
+        if !catalog.decided.is_empty() || catalog.journal.outgrown(options.journal_bytes) {
+            catalog.decided.clear();
+            catalog.rewrite()?;
+        }
         Ok((catalog, highest))
     }
 
@@ -162,7 +128,7 @@ impl Catalog {
             id,
             settings,
             partitions: opened,
-            turn: AtomicI32::new(0),
+            turn: AtomicUsize::new(0),
             config,
             dir,
         };
@@ -258,7 +224,7 @@ impl Catalog {
             id,
             settings,
             partitions,
-            turn: AtomicI32::new(0),
+            turn: AtomicUsize::new(0),
             config,
             dir,
         };
@@ -467,43 +433,5 @@ impl From<&OffsetCommit> for OffsetEntry {
             metadata: commit.metadata.clone(),
         };
         Self::new(&commit.partition, &committed)
-    }
-}
-
-/// A new topic id: 128 random bits in unpadded URL-safe base64, never with a leading dash, as in Kafka.
-fn topic_id() -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    loop {
-        let bits = uuid::Uuid::new_v4().as_u128();
-        // 22 digits of 6 bits; the last one holds 2 bits, and 4 of filling.
-        let digit = |place: u32| {
-            if place < 21 {
-                bits >> (122 - 6 * place)
-            } else {
-                bits << 4
-            }
-        };
-        let id: String = (0..22)
-            .map(|place| char::from(DIGITS[(digit(place) & 63) as usize]))
-            .collect();
-        if !id.starts_with('-') {
-            return id;
-        }
-    }
-}
-
-/// The number of the next transaction.
-#[derive(Debug)]
-pub(super) struct Numbers(AtomicU64);
-
-impl Numbers {
-    /// Counts on from the highest one that was used.
-    pub fn after(highest: u64) -> Self {
-        Self(AtomicU64::new(highest + 1))
-    }
-
-    /// A number that no other transaction has.
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::SeqCst)
     }
 }

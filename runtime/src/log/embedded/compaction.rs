@@ -33,11 +33,12 @@ struct Job {
     aborted: Arc<BTreeMap<u64, Offset>>,
     now_ms: i64,
     retention_ms: i64,
+    fsync: bool,
 }
 
 impl Partition {
     /// Compacts if enough was written since the last time, unless that is under way.
-    pub fn compact_if_dirty(&self, now_ms: i64, least_bytes: u64) -> Result<(), LogError> {
+    pub fn compact_if_dirty(&self, now_ms: i64) -> Result<(), LogError> {
         if !self.settings.compact {
             return Ok(());
         }
@@ -58,9 +59,7 @@ impl Partition {
             }
         }
         let ratio = dirty as f64 / (clean + dirty).max(1) as f64;
-        if dirty >= least_bytes.min(self.settings.segment_bytes)
-            && ratio >= self.settings.dirty_ratio
-        {
+        if dirty > 0 && ratio >= self.settings.dirty_ratio {
             self.compact_locked(now_ms)?;
         }
         drop(guard);
@@ -108,6 +107,7 @@ impl Partition {
                 aborted: Arc::clone(&state.aborted),
                 now_ms,
                 retention_ms: self.settings.delete_retention_ms,
+                fsync: self.fsync,
             };
             (job, state.segments[completed].base)
         };
@@ -237,7 +237,9 @@ impl Job {
             })?;
             to += 1;
         }
-        next.file.sync_data().map_err(broken())?;
+        if self.fsync {
+            next.file.sync_data().map_err(broken())?;
+        }
         Ok((next, to))
     }
 

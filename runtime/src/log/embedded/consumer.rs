@@ -10,7 +10,7 @@ use super::super::{
 };
 use super::Shared;
 use super::fetch::{Cursor, Found};
-use super::group::{Group, Membership, News};
+use super::group::{Group, Membership, NO_MEMBER, News};
 use super::partition::Partition;
 use super::signal::lock;
 use super::transaction::Transactions;
@@ -58,14 +58,13 @@ impl EmbeddedConsumer {
     }
 
     fn membership(&self) -> Membership {
-        let generation = self
-            .member
-            .and_then(|id| Some((id, lock(&self.group).generation(id)?)));
+        // A member that was put out, or has yet to join, is no stranger: it may not commit to a group without members.
+        let known = self.member.unwrap_or(NO_MEMBER);
+        let generation = lock(&self.group).generation(known).unwrap_or(0);
         Membership {
             group: self.options.group.clone(),
             instance: self.options.instance_id.clone(),
-            // A member that was put out stays recognisable as one.
-            member: generation.or(self.member.map(|id| (id, 0))),
+            member: (!self.topics.is_empty()).then_some((known, generation)),
         }
     }
 

@@ -19,9 +19,12 @@ use super::{Heartbeats, Shared, assignment};
 pub(super) struct Membership {
     pub group: String,
     pub instance: Option<String>,
-    /// The member and its generation; none before it has joined.
+    /// The member and its generation; none for one that only assigns partitions by itself.
     pub member: Option<(u64, u64)>,
 }
+
+/// No member has this id.
+pub(super) const NO_MEMBER: u64 = 0;
 
 /// A group.
 #[derive(Debug, Default)]
@@ -243,7 +246,9 @@ impl Group {
             }
             return stale("the group has members, and this is none of them");
         };
-        self.check_instance(id, membership.instance.as_deref())?;
+        if id != NO_MEMBER {
+            self.check_instance(id, membership.instance.as_deref())?;
+        }
         match self.members.get_mut(&id) {
             None => stale("the group has gone on without it"),
             Some(member) if member.generation != generation => stale("its generation is over"),

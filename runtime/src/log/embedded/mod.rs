@@ -35,6 +35,7 @@ mod settings;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod transaction;
 
 use std::collections::HashMap;
@@ -45,13 +46,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use self::catalog::{Catalog, Numbers, Topic};
+use self::catalog::Catalog;
 use self::consumer::EmbeddedConsumer;
 use self::group::Group;
 use self::partition::Partition;
 use self::producer::EmbeddedProducer;
 use self::signal::{Signal, lock};
-use self::transaction::Transactions;
+use self::topic::Topic;
+use self::transaction::{Numbers, Transactions};
 use super::{
     Bounds, Committed, Consumer, ConsumerOptions, Log, LogError, MAX_METADATA_BYTES, Offset,
     OffsetCommit, Producer, ProducerOptions, TopicDescription, TopicPartition, TopicSpec,
@@ -70,9 +72,6 @@ pub struct EmbeddedOptions {
     /// How much is read at once from a partition: a consumer holds so much in memory for each partition it reads, or
     /// one record if that is larger.
     pub fetch_bytes: usize,
-    /// A compacted topic's partition is compacted when so many bytes were written since the last time, and they are
-    /// the share of it that `min.cleanable.dirty.ratio` says.
-    pub compact_bytes: u64,
     /// The journal is rewritten when it is larger than this, and four times as large as it must be.
     pub journal_bytes: u64,
     /// Waits for the disk at each write, so that what was acknowledged survives the loss of power.
@@ -100,7 +99,6 @@ impl Default for EmbeddedOptions {
             clock: Arc::new(SystemClock),
             segment_bytes: 64 << 20,
             fetch_bytes: 256 << 10,
-            compact_bytes: 8 << 20,
             journal_bytes: 4 << 20,
             fsync: false,
             stable_offsets_wait: Duration::from_secs(5),

@@ -18,7 +18,7 @@ pub(super) struct Partition {
     pub name: TopicPartition,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
-    fsync: bool,
+    pub(super) fsync: bool,
     pub(super) state: Mutex<State>,
     /// Held by the one that compacts.
     pub(super) compacting: Mutex<()>,
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub aborted: Arc<BTreeMap<u64, Offset>>,
     /// Everything below was compacted.
     pub clean_to: Offset,
+    /// When the last segment's first records were written, as far as that is known.
+    pub begun_ms: Option<i64>,
     /// Why nothing may be written or read any more.
     pub gone: Option<Gone>,
 }
@@ -109,6 +111,7 @@ impl Partition {
             open: BTreeMap::new(),
             aborted: Arc::default(),
             clean_to: 0,
+            begun_ms: None,
             gone: None,
         };
         Self {
@@ -227,12 +230,26 @@ impl Partition {
     }
 
     /// Writes the records of a frame, in a transaction if `txn` is not 0.
-    pub fn append(&self, records: &mut Builder, txn: u64) -> Result<Written, LogError> {
+    pub fn append(
+        &self,
+        records: &mut Builder,
+        txn: u64,
+        now_ms: i64,
+    ) -> Result<Written, LogError> {
         let mut state = lock(&self.state);
         self.usable(&state)?;
         let before = state.stable();
         let base = state.end;
-        let rolled = self.write(&mut state, records, Kind::Data, records.records(), txn)?;
+        let old = state
+            .begun_ms
+            .is_some_and(|begun| now_ms.saturating_sub(begun) >= self.settings.segment_ms);
+        if old && self.active(&mut state).len > 0 {
+            self.roll(&mut state)?;
+        }
+        let rolled = old | self.write(&mut state, records, Kind::Data, records.records(), txn)?;
+        if rolled || state.begun_ms.is_none() {
+            state.begun_ms = Some(now_ms);
+        }
         if txn != 0 {
             state.open.entry(txn).or_insert(base);
         }

@@ -11,10 +11,10 @@ use super::super::{
     partition_for_key,
 };
 use super::Shared;
-use super::catalog::Topic;
 use super::frame::{Builder, size_of};
 use super::group::Membership;
 use super::partition::Partition;
+use super::topic::Topic;
 use super::transaction::{Hold, Transactions};
 
 /// Records for one partition are gathered up to this size, and written as one frame.
@@ -88,6 +88,9 @@ impl EmbeddedProducer {
         self.waiting_since = None;
         let mut outcome = Ok(());
         for outbox in self.outboxes.values_mut() {
+            // Records without a key keep to one partition for a batch.
+            let turn = outbox.turn % outbox.frames.len();
+            outbox.turn = turn + usize::from(outbox.frames[turn].records() > 0);
             for (partition, frame) in outbox.topic.partitions.iter().zip(&mut outbox.frames) {
                 let delivered = deliver(
                     &self.shared,
@@ -157,7 +160,7 @@ impl Producer for EmbeddedProducer {
         if !self.outboxes.contains_key(record.topic) {
             let topic = self.shared.topic(record.topic)?;
             let frames = topic.partitions.iter().map(|_| Builder::new()).collect();
-            let turn = topic.turn.fetch_add(1, Ordering::Relaxed).unsigned_abs() as usize;
+            let turn = topic.turn.fetch_add(1, Ordering::Relaxed);
             self.outboxes.insert(
                 record.topic.into(),
                 Outbox {
@@ -203,7 +206,7 @@ impl Producer for EmbeddedProducer {
         frame.push(timestamp_ms, record.key, record.value, record.headers);
         if frame.len() >= FRAME_BYTES {
             if record.partition.is_none() && record.key.is_none() {
-                outbox.turn = (number + 1) % count;
+                outbox.turn = number + 1;
             }
             let partition = &outbox.topic.partitions[number];
             let delivered = deliver(
@@ -214,16 +217,13 @@ impl Producer for EmbeddedProducer {
                 &mut self.delivered,
             );
             self.after(delivered)?;
-        } else if frame.records() == 1 || self.waiting_since.is_none() {
+        } else {
             self.waiting_since.get_or_insert_with(Instant::now);
         }
         if self
             .waiting_since
             .is_some_and(|since| since.elapsed() >= self.options.linger)
         {
-            for outbox in self.outboxes.values_mut() {
-                outbox.turn = (outbox.turn + 1) % outbox.frames.len();
-            }
             self.deliver_all()?;
         }
         Ok(())
@@ -295,7 +295,7 @@ fn deliver(
     }
     let written = match hold {
         Some(hold) => hold.append(shared, partition, frame),
-        None => partition.append(frame, 0),
+        None => partition.append(frame, 0, shared.now_ms()),
     };
     let records = u64::from(frame.records());
     frame.clear();
@@ -305,7 +305,7 @@ fn deliver(
         shared.signal.raise();
     }
     if written.rolled {
-        partition.compact_if_dirty(shared.now_ms(), shared.options.compact_bytes)?;
+        partition.compact_if_dirty(shared.now_ms())?;
     }
     Ok(())
 }

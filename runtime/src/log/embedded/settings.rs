@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub max_message_bytes: usize,
     /// `segment.bytes`.
     pub segment_bytes: u64,
+    /// `segment.ms`.
+    pub segment_ms: i64,
     /// `min.cleanable.dirty.ratio`.
     pub dirty_ratio: f64,
     /// `delete.retention.ms`.
@@ -38,6 +40,7 @@ impl Settings {
             compact,
             max_message_bytes: number(config, "max.message.bytes", 1_048_588)?,
             segment_bytes: number(config, "segment.bytes", segment_bytes)?.max(1),
+            segment_ms: number(config, "segment.ms", 604_800_000)?,
             dirty_ratio: number(config, "min.cleanable.dirty.ratio", 0.5_f64)?.clamp(0.0, 0.99),
             delete_retention_ms: number(config, "delete.retention.ms", 86_400_000)?,
         })
@@ -54,6 +57,7 @@ impl Settings {
                 self.max_message_bytes.to_string(),
             ),
             ("segment.bytes".into(), self.segment_bytes.to_string()),
+            ("segment.ms".into(), self.segment_ms.to_string()),
             (
                 "min.cleanable.dirty.ratio".into(),
                 self.dirty_ratio.to_string(),

@@ -151,7 +151,7 @@ impl Hold {
         let mut slot = lock(&self.slot.open);
         self.check()?;
         let open = self.open(shared, &mut slot);
-        let written = partition.append(records, open.txn)?;
+        let written = partition.append(records, open.txn, shared.now_ms())?;
         if !open.partitions.contains_key(&partition.name) {
             open.partitions
                 .insert(partition.name.clone(), Arc::clone(partition));
@@ -229,4 +229,20 @@ fn abort(shared: &Shared, slot: &mut Option<Open>) -> Result<(), LogError> {
     *slot = None;
     shared.signal.raise();
     Ok(())
+}
+
+/// The number of the next transaction.
+#[derive(Debug)]
+pub(super) struct Numbers(AtomicU64);
+
+impl Numbers {
+    /// Counts on from the highest one that was used.
+    pub fn after(highest: u64) -> Self {
+        Self(AtomicU64::new(highest + 1))
+    }
+
+    /// A number that no other transaction has.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
 }

@@ -1,5 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod compaction;
+mod crash;
+mod groups;
+mod model;
+mod threads;
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::log::{Event, NewRecord};
@@ -165,95 +171,10 @@ fn only_committed_transactions_are_read_and_their_ends_take_offsets() {
     );
 }
 
-fn drain_group_events(members: &mut [&mut Box<dyn Consumer>]) {
-    for _ in 0..20 {
-        for member in members.iter_mut() {
-            match member.poll(NOW, 1).unwrap() {
-                Some(Event::Assigned(partitions)) => {
-                    let starts: Vec<_> = partitions
-                        .into_iter()
-                        .map(|partition| (partition, 0))
-                        .collect();
-                    member.assign(&starts).unwrap();
-                }
-                Some(Event::Revoked(partitions) | Event::Lost(partitions)) => {
-                    member.unassign(&partitions).unwrap()
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
 fn commit_of(partition: &TopicPartition, offset: Offset, metadata: &str) -> OffsetCommit {
     OffsetCommit {
         partition: partition.clone(),
         offset,
         metadata: metadata.into(),
     }
-}
-
-#[test]
-fn a_partition_moves_only_when_its_owner_gives_it_back_and_an_old_generation_commits_nothing() {
-    let fixture = Fixture::new();
-    fixture.topic("t", 2);
-    let mut first = fixture.member("g", &["t"]);
-    let Some(Event::Assigned(all)) = first.poll(NOW, 1).unwrap() else {
-        panic!("not assigned")
-    };
-    assert_eq!(all, [tp("t", 0), tp("t", 1)]);
-    first.assign(&[(tp("t", 0), 0), (tp("t", 1), 0)]).unwrap();
-    first.commit(&[commit_of(&all[0], 3, "meta")]).unwrap();
-    let old = first.group_metadata().unwrap();
-
-    let mut second = fixture.member("g", &["t"]);
-    assert!(
-        second.poll(NOW, 1).unwrap().is_none(),
-        "nothing is free yet"
-    );
-    let Some(Event::Revoked(moved)) = first.poll(NOW, 1).unwrap() else {
-        panic!("not revoked")
-    };
-    assert_eq!(moved.len(), 1);
-    assert!(
-        second.poll(NOW, 1).unwrap().is_none(),
-        "the owner has not answered"
-    );
-    first.unassign(&moved).unwrap();
-    let Some(Event::Assigned(got)) = second.poll(NOW, 1).unwrap() else {
-        panic!("not assigned")
-    };
-    assert_eq!(got, moved);
-
-    let mut producer = fixture.transactional("a");
-    producer.begin().unwrap();
-    let refused = producer.send_offsets(&[commit_of(&all[0], 9, "")], &old);
-    assert!(
-        matches!(refused, Err(LogError::StaleGeneration { .. })),
-        "{refused:?}"
-    );
-    producer
-        .send_offsets(
-            &[commit_of(&all[0], 5, "new")],
-            &first.group_metadata().unwrap(),
-        )
-        .unwrap();
-    let waiting = first.committed(&all);
-    assert!(
-        matches!(waiting, Err(LogError::TimedOut { .. })),
-        "{waiting:?}"
-    );
-    assert_eq!(
-        fixture.log.committed("g", &all).unwrap()[0]
-            .as_ref()
-            .unwrap()
-            .offset,
-        3
-    );
-    producer.commit().unwrap();
-    let committed = Some(Committed {
-        offset: 5,
-        metadata: "new".into(),
-    });
-    assert_eq!(first.committed(&all).unwrap(), [committed, None]);
 }
