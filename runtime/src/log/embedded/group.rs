@@ -308,10 +308,10 @@ impl Group {
     fn remove(&mut self, id: u64) {
         let removed = self.members.remove(&id);
         self.owners.retain(|_, owner| *owner != id);
-        if let Some(instance) = removed.and_then(|member| member.instance) {
-            if self.instances.get(&instance) == Some(&id) {
-                self.instances.remove(&instance);
-            }
+        if let Some(instance) = removed.and_then(|member| member.instance)
+            && self.instances.get(&instance) == Some(&id)
+        {
+            self.instances.remove(&instance);
         }
     }
 

@@ -26,16 +26,12 @@ fn tail(dir: &Path, topic: &str, partition: i32) -> PathBuf {
     let topics = fs::read_dir(dir.join("topics"))
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let topic = topics
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .starts_with(&format!("{topic}+"))
-        })
-        .next()
-        .unwrap();
+    let prefix = format!("{topic}+");
+    let mut topics = topics.filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(&prefix)
+    });
+    let topic = topics.next().unwrap();
     let segments = fs::read_dir(topic.join(partition.to_string()))
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -85,8 +81,8 @@ fn a_segment_cut_at_any_byte_keeps_the_frames_before_and_can_be_written_again() 
             .count())
             .map(|number| (number as Offset, format!("value {number}")))
             .collect();
-        let mut end = expected.len() as Offset;
         for _ in 0..2 {
+            let end = expected.len() as Offset;
             let log = EmbeddedLog::open(copy.path(), options(&fixture.clock)).unwrap();
             assert_eq!(
                 read(&*log, &tp("t", 0)),
@@ -97,7 +93,6 @@ fn a_segment_cut_at_any_byte_keeps_the_frames_before_and_can_be_written_again() 
             send(&mut *producer, "t", 0, "k", "again");
             producer.flush().unwrap();
             expected.push((end, "again".into()));
-            end += 1;
         }
     }
 }
