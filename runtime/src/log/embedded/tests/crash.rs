@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::segment::Segment;
 use super::*;
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -374,4 +375,50 @@ fn a_deleted_topic_is_gone_with_its_offsets_and_comes_back_with_another_id() {
     assert_ne!(fixture.log.topic("t").unwrap().unwrap().id, id);
     assert_eq!(read(&*fixture.log, &tp("t", 0)), (vec![], 0));
     assert_eq!(fixture.log.committed("g", &[tp("t", 0)]).unwrap(), [None]);
+}
+
+#[test]
+fn a_changed_byte_is_found_wherever_it_is() {
+    let fixture = Fixture::new();
+    fixture.topic("t", 1);
+    let mut producer = fixture
+        .log
+        .producer(&ProducerOptions::idempotent("p"))
+        .unwrap();
+    for number in 0..14 {
+        send(&mut *producer, "t", 0, "k", &format!("value {number}"));
+        producer.flush().unwrap();
+    }
+    let last = tail(fixture.dir.path(), "t", 0);
+    let first = last.with_file_name(Segment::file_name(0));
+    assert_ne!(first, last);
+    let change = |path: &Path, at: usize| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(fixture.dir.path(), copy.path());
+        let path = copy
+            .path()
+            .join(path.strip_prefix(fixture.dir.path()).unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+        copy
+    };
+    // In the last segment it is taken for a torn write; in the others nothing can be torn.
+    let copy = change(&last, frame::HEADER_BYTES + 30);
+    let log = EmbeddedLog::open(copy.path(), options(&fixture.clock)).unwrap();
+    assert!(read(&*log, &tp("t", 0)).1 < 14);
+    let copy = change(&first, frame::HEADER_BYTES + 30);
+    let log = EmbeddedLog::open(copy.path(), options(&fixture.clock)).unwrap();
+    let mut consumer = log.consumer(&ConsumerOptions::new("r")).unwrap();
+    consumer.assign(&[(tp("t", 0), 0)]).unwrap();
+    let refused = consumer.poll(NOW, 1);
+    assert!(
+        matches!(&refused, Err(LogError::Storage { detail, .. }) if detail.contains("damaged")),
+        "{refused:?}"
+    );
+    let copy = change(&first, 1);
+    let refused = EmbeddedLog::open(copy.path(), options(&fixture.clock)).err();
+    assert!(
+        matches!(&refused, Some(LogError::Storage { detail, .. }) if detail.contains("damaged at byte 0"))
+    );
 }

@@ -459,3 +459,18 @@ fn one_that_was_put_out_commits_nothing_even_if_the_group_is_empty() {
     let mut stranger = fixture.log.consumer(&ConsumerOptions::new("g")).unwrap();
     stranger.commit(&offsets).unwrap();
 }
+
+#[test]
+fn a_partition_that_is_put_aside_unasked_stays_its_owners() {
+    let fixture = Fixture::new();
+    fixture.topic("t", 1);
+    let mut first = Worker::new(fixture.member("g", &["t"]));
+    first.poll();
+    first.consumer.unassign(&[tp("t", 0)]).unwrap();
+    assert!(first.consumer.poll(NOW, 1).unwrap().is_none());
+    first.consumer.assign(&[(tp("t", 0), 0)]).unwrap();
+    assert!(matches!(
+        first.consumer.poll(NOW, 1).unwrap(),
+        Some(Event::End { .. })
+    ));
+}
