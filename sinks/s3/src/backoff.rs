@@ -14,7 +14,10 @@ pub struct Backoff {
 impl Default for Backoff {
     /// From 200 ms to 30 s.
     fn default() -> Self {
-        Self { first: Duration::from_millis(200), most: Duration::from_secs(30) }
+        Self {
+            first: Duration::from_millis(200),
+            most: Duration::from_secs(30),
+        }
     }
 }
 
@@ -32,8 +35,13 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let backoff = Backoff { first: Duration::from_millis(100), most: Duration::from_secs(1) };
-        let pauses: Vec<u128> = [1, 2, 3, 4, 5, 400].map(|n| backoff.pause(n).as_millis()).to_vec();
+        let backoff = Backoff {
+            first: Duration::from_millis(100),
+            most: Duration::from_secs(1),
+        };
+        let pauses: Vec<u128> = [1, 2, 3, 4, 5, 400]
+            .map(|n| backoff.pause(n).as_millis())
+            .to_vec();
         assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
     }
 }

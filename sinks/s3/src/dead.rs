@@ -4,8 +4,9 @@
 //! that is done again sends them to the topic again: they are counted by distinct topic, partition and offset, which is
 //! also their key.
 
+use apache_avro::Schema;
 use apache_avro::types::Value;
-use apache_avro::{Schema, to_avro_datum};
+use apache_avro::writer::datum::GenericDatumWriter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -39,7 +40,13 @@ impl DeadLetter {
         schema_id: Option<SchemaId>,
         value: &[u8],
     ) -> Self {
-        Self { offset, reason, detail, schema_id, raw: value[..value.len().min(MAX_RAW_BYTES)].to_vec() }
+        Self {
+            offset,
+            reason,
+            detail,
+            schema_id,
+            raw: value[..value.len().min(MAX_RAW_BYTES)].to_vec(),
+        }
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -62,10 +69,16 @@ impl DeadLetter {
             ("file".into(), none()),
             ("line".into(), none()),
             ("column".into(), none()),
-            ("topic".into(), some(Value::String(origin.topic.to_string()))),
+            (
+                "topic".into(),
+                some(Value::String(origin.topic.to_string())),
+            ),
             ("partition".into(), some(Value::Int(origin.partition))),
             ("offset".into(), some(Value::Long(self.offset))),
-            ("schema_id".into(), schema_id.map_or_else(none, |id| some(Value::Int(id)))),
+            (
+                "schema_id".into(),
+                schema_id.map_or_else(none, |id| some(Value::Int(id))),
+            ),
             ("raw".into(), Value::Bytes(self.raw)),
         ])
     }
@@ -80,13 +93,16 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// With the number under which the shipped schema is registered.
     pub fn new(id: SchemaId) -> Result<Self, String> {
-        let schema = Schema::parse_str(schemas::shipped::DEAD_LETTER).map_err(|error| error.to_string())?;
+        let schema =
+            Schema::parse_str(schemas::shipped::DEAD_LETTER).map_err(|error| error.to_string())?;
         Ok(Self { id, schema })
     }
 
     /// The framed record.
     pub fn encode(&self, letter: DeadLetter, origin: &Origin) -> Result<Vec<u8>, String> {
-        let datum = to_avro_datum(&self.schema, letter.value(origin)).map_err(|error| error.to_string())?;
+        let writer = GenericDatumWriter::builder(&self.schema).build();
+        let datum = writer.and_then(|writer| writer.write_value_to_vec(letter.value(origin)));
+        let datum = datum.map_err(|error| error.to_string())?;
         let mut framed = Vec::with_capacity(datum.len() + wire::HEADER_BYTES);
         wire::frame(self.id, &mut framed);
         framed.extend_from_slice(&datum);
@@ -120,12 +136,18 @@ pub(crate) fn lines(letters: &[DeadLetter], origin: &Origin) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use apache_avro::from_avro_datum;
+    use apache_avro::reader::datum::GenericDatumReader;
 
     use super::*;
 
     fn origin() -> Origin {
-        Origin { topic: "t".into(), topic_id: "I".into(), partition: 4, start: 0, end: 9 }
+        Origin {
+            topic: "t".into(),
+            topic_id: "I".into(),
+            partition: 4,
+            start: 0,
+            end: 9,
+        }
     }
 
     #[test]
@@ -137,14 +159,30 @@ mod tests {
         let (id, mut body) = wire::unframe(&framed).unwrap();
         assert_eq!(id, 12);
         let schema = Schema::parse_str(schemas::shipped::DEAD_LETTER).unwrap();
-        let Value::Record(fields) = from_avro_datum(&schema, &mut body, None).unwrap() else { panic!() };
+        let Value::Record(fields) = GenericDatumReader::builder(&schema)
+            .build()
+            .unwrap()
+            .read_value(&mut body)
+            .unwrap()
+        else {
+            panic!()
+        };
         assert!(body.is_empty());
         let field = |name: &str| &fields.iter().find(|(field, _)| field == name).unwrap().1;
         assert_eq!(field("reason"), &Value::String("undecodable".into()));
-        assert_eq!(field("topic"), &Value::Union(1, Box::new(Value::String("t".into()))));
-        assert_eq!(field("partition"), &Value::Union(1, Box::new(Value::Int(4))));
+        assert_eq!(
+            field("topic"),
+            &Value::Union(1, Box::new(Value::String("t".into())))
+        );
+        assert_eq!(
+            field("partition"),
+            &Value::Union(1, Box::new(Value::Int(4)))
+        );
         assert_eq!(field("offset"), &Value::Union(1, Box::new(Value::Long(5))));
-        assert_eq!(field("schema_id"), &Value::Union(1, Box::new(Value::Int(3))));
+        assert_eq!(
+            field("schema_id"),
+            &Value::Union(1, Box::new(Value::Int(3)))
+        );
     }
 
     #[test]
@@ -154,8 +192,11 @@ mod tests {
             DeadLetter::new(6, "no_value", String::new(), None, b""),
         ];
         let bytes = lines(&letters, &origin()).unwrap();
-        let read: Vec<serde_json::Value> =
-            std::str::from_utf8(&bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read: Vec<serde_json::Value> = std::str::from_utf8(&bytes)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(read.len(), 2);
         assert_eq!(read[0]["offset"], 5);
         assert_eq!(read[0]["raw_base64"], "/w==");

@@ -7,7 +7,8 @@ use serde_json::Value;
 /// The fields that records of `writer` have and that `reader` does not take over, as paths such as `address.street`.
 /// Types given by name are not followed: the fields of a named type are looked at where it is defined.
 pub(crate) fn left_out(reader: &str, writer: &str) -> Vec<String> {
-    let (Ok(reader), Ok(writer)) = (serde_json::from_str(reader), serde_json::from_str(writer)) else {
+    let (Ok(reader), Ok(writer)) = (serde_json::from_str(reader), serde_json::from_str(writer))
+    else {
         return Vec::new();
     };
     let mut found = BTreeSet::new();
@@ -19,14 +20,25 @@ fn compare(reader: &Value, writer: &Value, path: &str, found: &mut BTreeSet<Stri
     let (reader, writer) = (records(reader), records(writer));
     for written in &writer {
         // in a union the record of the same name; else the only one
-        let same = reader.iter().find(|read| read["name"] == written["name"]).or(reader.first());
+        let same = reader
+            .iter()
+            .find(|read| read["name"] == written["name"])
+            .or(reader.first());
         let (Some(read), Some(fields)) = (same, written["fields"].as_array()) else {
             continue;
         };
         for field in fields {
-            let Some(name) = field["name"].as_str() else { continue };
-            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-            let known = read["fields"].as_array().and_then(|known| known.iter().find(|known| is_named(known, name)));
+            let Some(name) = field["name"].as_str() else {
+                continue;
+            };
+            let path = if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            };
+            let known = read["fields"]
+                .as_array()
+                .and_then(|known| known.iter().find(|known| is_named(known, name)));
             match known {
                 Some(known) => compare(&known["type"], &field["type"], &path, found),
                 None => {
@@ -38,7 +50,9 @@ fn compare(reader: &Value, writer: &Value, path: &str, found: &mut BTreeSet<Stri
 }
 
 fn is_named(field: &Value, name: &str) -> bool {
-    let alias = field["aliases"].as_array().is_some_and(|aliases| aliases.iter().any(|alias| alias == name));
+    let alias = field["aliases"]
+        .as_array()
+        .is_some_and(|aliases| aliases.iter().any(|alias| alias == name));
     field["name"] == name || alias
 }
 
@@ -75,12 +89,27 @@ mod tests {
         let b = r#"{"name":"b","type":"int"}"#;
         let renamed = r#"{"name":"c","aliases":["b"],"type":"int"}"#;
         assert!(left_out(&record("R", a), &record("R", a)).is_empty());
-        assert_eq!(left_out(&record("R", a), &record("R", &format!("{a},{b}"))), ["b"]);
-        assert!(left_out(&record("R", &format!("{a},{renamed}")), &record("R", &format!("{a},{b}"))).is_empty());
+        assert_eq!(
+            left_out(&record("R", a), &record("R", &format!("{a},{b}"))),
+            ["b"]
+        );
+        assert!(
+            left_out(
+                &record("R", &format!("{a},{renamed}")),
+                &record("R", &format!("{a},{b}"))
+            )
+            .is_empty()
+        );
         let nest = |inner: String| {
-            record("R", &format!(r#"{{"name":"n","type":["null",{{"type":"array","items":{inner}}}]}}"#))
+            record(
+                "R",
+                &format!(r#"{{"name":"n","type":["null",{{"type":"array","items":{inner}}}]}}"#),
+            )
         };
-        let found = left_out(&nest(record("N", a)), &nest(record("N", &format!("{a},{b}"))));
+        let found = left_out(
+            &nest(record("N", a)),
+            &nest(record("N", &format!("{a},{b}"))),
+        );
         assert_eq!(found, ["n.b"]);
         assert!(left_out("no json", "{}").is_empty());
     }

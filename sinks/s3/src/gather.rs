@@ -94,13 +94,23 @@ impl Gather {
             options.row_group_rows = plan.row_group_rows;
         }
         let row_group_rows = options.row_group_rows;
-        let unusable = |detail: String| SinkError::Schema { topic: topic.to_owned(), detail };
-        let decoder = BatchDecoder::new(registry.clone(), &reader.text).map_err(|error| unusable(error.to_string()))?;
-        let writer = FlushWriter::new(&layout, decoder.schema(), options).map_err(|error| match error {
-            WriteError::Layout(source) => SinkError::Layout { topic: topic.to_owned(), source },
-            WriteError::Parquet(error) => unusable(format!("Parquet has no such type: {error}")),
-            error @ (WriteError::Arrow(_) | WriteError::Spill { .. }) => error.into(),
-        })?;
+        let unusable = |detail: String| SinkError::Schema {
+            topic: topic.to_owned(),
+            detail,
+        };
+        let decoder = BatchDecoder::new(registry.clone(), &reader.text)
+            .map_err(|error| unusable(error.to_string()))?;
+        let writer =
+            FlushWriter::new(&layout, decoder.schema(), options).map_err(|error| match error {
+                WriteError::Layout(source) => SinkError::Layout {
+                    topic: topic.to_owned(),
+                    source,
+                },
+                WriteError::Parquet(error) => {
+                    unusable(format!("Parquet has no such type: {error}"))
+                }
+                error @ (WriteError::Arrow(_) | WriteError::Spill { .. }) => error.into(),
+            })?;
         Ok(Self {
             start,
             next: start,
@@ -131,7 +141,13 @@ impl Gather {
     /// Takes the partition's next record.
     pub fn take(&mut self, record: &Record<'_>) -> Result<Taken, SinkError> {
         let Some(value) = record.value else {
-            self.bury(DeadLetter::new(record.offset, "no_value", "the record has no value".into(), None, &[]));
+            self.bury(DeadLetter::new(
+                record.offset,
+                "no_value",
+                "the record has no value".into(),
+                None,
+                &[],
+            ));
             self.count(record, 0);
             return Ok(Taken::Yes);
         };
@@ -153,14 +169,33 @@ impl Gather {
                     self.undecoded_bytes += value.len();
                     break;
                 }
-                Err(PushError::Bad(BadRecord { reason, detail, schema_id })) => {
-                    self.bury(DeadLetter::new(record.offset, reason, detail, schema_id, value));
+                Err(PushError::Bad(BadRecord {
+                    reason,
+                    detail,
+                    schema_id,
+                })) => {
+                    self.bury(DeadLetter::new(
+                        record.offset,
+                        reason,
+                        detail,
+                        schema_id,
+                        value,
+                    ));
                     break;
                 }
                 Err(PushError::Full) if self.decoder.rows() > 0 => self.decode()?,
                 Err(PushError::Full) => {
-                    let detail = format!("the record has {} bytes, more than a batch takes", value.len());
-                    self.bury(DeadLetter::new(record.offset, "too_large", detail, None, value));
+                    let detail = format!(
+                        "the record has {} bytes, more than a batch takes",
+                        value.len()
+                    );
+                    self.bury(DeadLetter::new(
+                        record.offset,
+                        "too_large",
+                        detail,
+                        None,
+                        value,
+                    ));
                     break;
                 }
                 Err(PushError::Registry(error)) => return Ok(Taken::Unanswered(error)),
@@ -189,10 +224,13 @@ impl Gather {
 
     fn decode(&mut self) -> Result<(), SinkError> {
         self.undecoded_bytes = 0;
-        let batch = self.decoder.flush().map_err(|error: DecodeError| SinkError::Schema {
-            topic: self.topic.clone(),
-            detail: error.to_string(),
-        })?;
+        let batch = self
+            .decoder
+            .flush()
+            .map_err(|error: DecodeError| SinkError::Schema {
+                topic: self.topic.clone(),
+                detail: error.to_string(),
+            })?;
         match batch {
             Some(batch) => Ok(self.writer.push(&batch)?),
             None => Ok(()),

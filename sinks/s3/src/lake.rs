@@ -55,7 +55,10 @@ pub struct Location {
 impl Location {
     /// An address without further settings.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ..Self::default() }
+        Self {
+            url: url.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -63,7 +66,9 @@ impl Location {
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
     /// The address makes no sense.
-    #[error("{url} is no lake's address: {detail}. Use s3://bucket/prefix, file:///folder or a folder's path")]
+    #[error(
+        "{url} is no lake's address: {detail}. Use s3://bucket/prefix, file:///folder or a folder's path"
+    )]
     Address {
         /// The address given.
         url: String,
@@ -89,7 +94,9 @@ pub enum LakeError {
         source: object_store::Error,
     },
     /// The store refuses.
-    #[error("the lake refuses to {action} {path}: the credentials need s3:PutObject and s3:ListBucket there")]
+    #[error(
+        "the lake refuses to {action} {path}: the credentials need s3:PutObject and s3:ListBucket there"
+    )]
     Refused {
         /// What was being done.
         action: &'static str,
@@ -141,13 +148,25 @@ impl LakeError {
         let path = path.clone();
         match source {
             Error::NotFound { .. } => Self::NoBucket { path, source },
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Refused { action, path, source },
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Refused {
+                action,
+                path,
+                source,
+            },
             Error::InvalidPath { .. }
             | Error::NotSupported { .. }
             | Error::NotImplemented { .. }
-            | Error::UnknownConfigurationKey { .. } => Self::Unable { action, path, source },
+            | Error::UnknownConfigurationKey { .. } => Self::Unable {
+                action,
+                path,
+                source,
+            },
             // `object_store::Error` is open: what is not known may pass
-            _ => Self::Unavailable { action, path, source },
+            _ => Self::Unavailable {
+                action,
+                path,
+                source,
+            },
         }
     }
 }
@@ -173,13 +192,21 @@ impl OpenLake {
             Lake::At(location) if location.url.starts_with("s3://") => s3(location)?,
             Lake::At(location) => folder(location)?,
         };
-        Ok(Self { store, prefix, create_only: Arc::new(AtomicBool::new(true)) })
+        Ok(Self {
+            store,
+            prefix,
+            create_only: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// The name of a flush's Parquet file in a Hive partition.
     pub(crate) fn data_path(&self, folder: &str, origin: &Origin) -> Path {
         let name = format!("{}.parquet", origin.stem());
-        let inner = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        let inner = if folder.is_empty() {
+            name
+        } else {
+            format!("{folder}/{name}")
+        };
         self.path(&origin.topic, &inner)
     }
 
@@ -235,21 +262,40 @@ impl OpenLake {
     /// [`LakeError`]
     pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<Put, LakeError> {
         if self.create_only.load(Ordering::Relaxed) {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            match self.store.put_opts(path, bytes.clone().into(), options).await {
+            let options = PutOptions {
+                mode: PutMode::Create,
+                ..PutOptions::default()
+            };
+            match self
+                .store
+                .put_opts(path, bytes.clone().into(), options)
+                .await
+            {
                 Ok(_) => return Ok(Put::Created),
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(
+                    object_store::Error::AlreadyExists { .. }
+                    | object_store::Error::Precondition { .. },
+                ) => {
                     return Ok(Put::Present);
                 }
-                Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
-                    tracing::info!("the lake has no conditional put: objects are put without it, under the same names");
+                Err(
+                    object_store::Error::NotImplemented { .. }
+                    | object_store::Error::NotSupported { .. },
+                ) => {
+                    tracing::info!(
+                        "the lake has no conditional put: objects are put without it, under the same names"
+                    );
                     self.create_only.store(false, Ordering::Relaxed);
                 }
                 Err(error) => return Err(LakeError::of("write", path, error)),
             }
         }
-        let put = self.store.put_opts(path, bytes.into(), PutOptions::default()).await;
-        put.map(|_| Put::Created).map_err(|error| LakeError::of("write", path, error))
+        let put = self
+            .store
+            .put_opts(path, bytes.into(), PutOptions::default())
+            .await;
+        put.map(|_| Put::Created)
+            .map_err(|error| LakeError::of("write", path, error))
     }
 }
 
@@ -263,18 +309,28 @@ pub(crate) enum Put {
 }
 
 fn s3(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
-    let wrong = |detail: String| LakeError::Address { url: location.url.clone(), detail };
+    let wrong = |detail: String| LakeError::Address {
+        url: location.url.clone(),
+        detail,
+    };
     let rest = location.url.strip_prefix("s3://").unwrap_or_default();
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         return Err(wrong("it names no bucket".into()));
     }
     let prefix = Path::parse(prefix).map_err(|error| wrong(error.to_string()))?;
-    let plain = location.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let plain = location
+        .endpoint
+        .as_deref()
+        .is_some_and(|endpoint| endpoint.starts_with("http://"));
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_virtual_hosted_style_request(location.virtual_host_style)
-        .with_retry(RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() })
+        .with_retry(RetryConfig {
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(30),
+            ..RetryConfig::default()
+        })
         .with_client_options(
             ClientOptions::new()
                 .with_allow_http(plain)
@@ -292,10 +348,14 @@ fn s3(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
 }
 
 fn folder(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
-    let wrong = |detail: String| LakeError::Address { url: location.url.clone(), detail };
+    let wrong = |detail: String| LakeError::Address {
+        url: location.url.clone(),
+        detail,
+    };
     let folder = if location.url.starts_with("file:") {
         let url = url::Url::parse(&location.url).map_err(|error| wrong(error.to_string()))?;
-        url.to_file_path().map_err(|()| wrong("it names no folder of this machine".into()))?
+        url.to_file_path()
+            .map_err(|()| wrong("it names no folder of this machine".into()))?
     } else if location.url.contains("://") {
         return Err(wrong("its kind is not known".into()));
     } else if location.url.is_empty() {
@@ -303,10 +363,14 @@ fn folder(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), LakeError
     } else {
         location.url.clone().into()
     };
-    let unusable = |source| LakeError::Folder { folder: folder.display().to_string(), source };
+    let unusable = |source| LakeError::Folder {
+        folder: folder.display().to_string(),
+        source,
+    };
     std::fs::create_dir_all(&folder).map_err(unusable)?;
     let folder = folder.canonicalize().map_err(unusable)?;
-    let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| wrong(error.to_string()))?;
+    let store =
+        LocalFileSystem::new_with_prefix(&folder).map_err(|error| wrong(error.to_string()))?;
     Ok((Arc::new(store), Path::default()))
 }
 
@@ -318,21 +382,44 @@ mod tests {
     use super::*;
 
     fn origin(topic: &str, id: &str, partition: i32) -> Origin {
-        Origin { topic: topic.into(), topic_id: id.into(), partition, start: 0, end: 7 }
+        Origin {
+            topic: topic.into(),
+            topic_id: id.into(),
+            partition,
+            start: 0,
+            end: 7,
+        }
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]
     fn names_are_derived_from_the_flush_and_the_folder() {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let lake = OpenLake::open(&Lake::Store { store, prefix: Path::from("a/b") }).unwrap();
+        let lake = OpenLake::open(&Lake::Store {
+            store,
+            prefix: Path::from("a/b"),
+        })
+        .unwrap();
         let origin = origin("trips", "Id_-", 3);
-        assert_eq!(lake.data_path("x=1/y=a%2Fb", &origin).as_ref(), "a/b/trips/x=1/y=a%2Fb/trips-Id_-+3+0-7.parquet");
-        assert_eq!(lake.data_path("", &origin).as_ref(), "a/b/trips/trips-Id_-+3+0-7.parquet");
-        assert_eq!(lake.errors_path(&origin).as_ref(), "a/b/errors/trips/trips-Id_-+3+0-7.jsonl");
+        assert_eq!(
+            lake.data_path("x=1/y=a%2Fb", &origin).as_ref(),
+            "a/b/trips/x=1/y=a%2Fb/trips-Id_-+3+0-7.parquet"
+        );
+        assert_eq!(
+            lake.data_path("", &origin).as_ref(),
+            "a/b/trips/trips-Id_-+3+0-7.parquet"
+        );
+        assert_eq!(
+            lake.errors_path(&origin).as_ref(),
+            "a/b/errors/trips/trips-Id_-+3+0-7.jsonl"
+        );
     }
 
     #[test]
@@ -341,8 +428,14 @@ mod tests {
         let address = format!("file://{}/lake", dir.path().display());
         let lake = OpenLake::open(&Lake::At(Location::new(address))).unwrap();
         let path = lake.data_path("name=a%2Fb %25", &origin("t", "I", 0));
-        assert_eq!(block_on(lake.put(&path, Bytes::from_static(b"one"))).unwrap(), Put::Created);
-        assert_eq!(block_on(lake.put(&path, Bytes::from_static(b"two"))).unwrap(), Put::Present);
+        assert_eq!(
+            block_on(lake.put(&path, Bytes::from_static(b"one"))).unwrap(),
+            Put::Created
+        );
+        assert_eq!(
+            block_on(lake.put(&path, Bytes::from_static(b"two"))).unwrap(),
+            Put::Present
+        );
         let file = dir.path().join("lake/t/name=a%2Fb %25/t-I+0+0-7.parquet");
         assert_eq!(std::fs::read(file).unwrap(), b"one");
     }
@@ -350,8 +443,11 @@ mod tests {
     #[test]
     fn only_files_of_this_topic_id_and_partition_count() {
         let dir = tempfile::tempdir().unwrap();
-        let lake = OpenLake::open(&Lake::At(Location::new(dir.path().display().to_string()))).unwrap();
-        let found = |id: &str, partitions: &[i32]| block_on(lake.partitions_with_files("t", id, partitions)).unwrap();
+        let lake =
+            OpenLake::open(&Lake::At(Location::new(dir.path().display().to_string()))).unwrap();
+        let found = |id: &str, partitions: &[i32]| {
+            block_on(lake.partitions_with_files("t", id, partitions)).unwrap()
+        };
         assert!(found("I", &[0, 1]).is_empty());
         let put = |path: Path| block_on(lake.put(&path, Bytes::from_static(b"x"))).unwrap();
         put(lake.data_path("a=1", &origin("t", "I", 10)));
@@ -365,7 +461,10 @@ mod tests {
     fn an_address_that_makes_no_sense_says_what_would() {
         for url in ["", "s3://", "ftp://x/y", "gs://bucket"] {
             let error = OpenLake::open(&Lake::At(Location::new(url))).unwrap_err();
-            assert!(error.to_string().contains("Use s3://bucket/prefix"), "{error}");
+            assert!(
+                error.to_string().contains("Use s3://bucket/prefix"),
+                "{error}"
+            );
             assert!(!error.may_pass());
         }
     }
@@ -376,12 +475,42 @@ mod tests {
         let source = || "it says so".into();
         let path = || "p".to_owned();
         for (error, may_pass) in [
-            (Error::Generic { store: "S3", source: source() }, true),
-            (Error::NotFound { path: path(), source: source() }, false),
+            (
+                Error::Generic {
+                    store: "S3",
+                    source: source(),
+                },
+                true,
+            ),
+            (
+                Error::NotFound {
+                    path: path(),
+                    source: source(),
+                },
+                false,
+            ),
             (Error::NotSupported { source: source() }, false),
-            (Error::PermissionDenied { path: path(), source: source() }, false),
-            (Error::Unauthenticated { path: path(), source: source() }, false),
-            (Error::NotImplemented { operation: path(), implementer: path() }, false),
+            (
+                Error::PermissionDenied {
+                    path: path(),
+                    source: source(),
+                },
+                false,
+            ),
+            (
+                Error::Unauthenticated {
+                    path: path(),
+                    source: source(),
+                },
+                false,
+            ),
+            (
+                Error::NotImplemented {
+                    operation: path(),
+                    implementer: path(),
+                },
+                false,
+            ),
         ] {
             let sorted = LakeError::of("write", &Path::from("p"), error);
             assert_eq!(sorted.may_pass(), may_pass, "{sorted}");

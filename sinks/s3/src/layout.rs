@@ -46,7 +46,9 @@ struct EventTime {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// There is no such zone.
-    #[error("{zone} is no time zone: use a name of the IANA database, such as UTC or America/New_York")]
+    #[error(
+        "{zone} is no time zone: use a name of the IANA database, such as UTC or America/New_York"
+    )]
     Zone {
         /// The name given.
         zone: String,
@@ -97,8 +99,12 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::Zone`] and [`LayoutError::Twice`].
     pub fn by_hour(mut self, column: &str, zone: &str) -> Result<Self, LayoutError> {
-        zone.parse::<Tz>().map_err(|_| LayoutError::Zone { zone: zone.into() })?;
-        self.time = Some(EventTime { column: column.into(), zone: zone.into() });
+        zone.parse::<Tz>()
+            .map_err(|_| LayoutError::Zone { zone: zone.into() })?;
+        self.time = Some(EventTime {
+            column: column.into(),
+            zone: zone.into(),
+        });
         self.check()
     }
 
@@ -115,7 +121,9 @@ impl Layout {
         let names: Vec<&str> = self.names().collect();
         for (index, name) in names.iter().enumerate() {
             if names[..index].contains(name) {
-                return Err(LayoutError::Twice { name: (*name).into() });
+                return Err(LayoutError::Twice {
+                    name: (*name).into(),
+                });
             }
         }
         Ok(self)
@@ -123,15 +131,28 @@ impl Layout {
 
     /// The names of the partition columns, in the order of the folders.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let time = if self.time.is_some() { &TIME_COLUMNS[..] } else { &[] };
-        time.iter().copied().chain(self.columns.iter().map(String::as_str))
+        let time = if self.time.is_some() {
+            &TIME_COLUMNS[..]
+        } else {
+            &[]
+        };
+        time.iter()
+            .copied()
+            .chain(self.columns.iter().map(String::as_str))
     }
 
     /// A text that is the same for equal layouts and differs for others.
     pub(crate) fn canonical(&self) -> String {
         let mut text = String::new();
         if let Some(time) = &self.time {
-            let _ = write!(text, "{}:{}@{}:{};", time.column.len(), time.column, time.zone.len(), time.zone);
+            let _ = write!(
+                text,
+                "{}:{}@{}:{};",
+                time.column.len(),
+                time.column,
+                time.zone.len(),
+                time.zone
+            );
         }
         for column in &self.columns {
             let _ = write!(text, "{}:{};", column.len(), column);
@@ -188,18 +209,32 @@ impl Partitioner {
     pub fn new(layout: &Layout, schema: &Schema) -> Result<Self, LayoutError> {
         let mut parts = Vec::new();
         let find = |column: &str| {
-            let names = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-            schema
-                .index_of(column)
-                .map_err(|_| LayoutError::NoColumn { column: column.into(), known: names() })
+            let names = || {
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            schema.index_of(column).map_err(|_| LayoutError::NoColumn {
+                column: column.into(),
+                known: names(),
+            })
         };
         if let Some(time) = &layout.time {
             let index = find(&time.column)?;
-            let zone: Tz = time.zone.parse().map_err(|_| LayoutError::Zone { zone: time.zone.clone() })?;
+            let zone: Tz = time.zone.parse().map_err(|_| LayoutError::Zone {
+                zone: time.zone.clone(),
+            })?;
             let found = schema.field(index).data_type();
             let DataType::Timestamp(unit, stored) = found else {
                 let needed = "a timestamp";
-                return Err(LayoutError::Type { column: time.column.clone(), found: found.to_string(), needed });
+                return Err(LayoutError::Type {
+                    column: time.column.clone(),
+                    found: found.to_string(),
+                    needed,
+                });
             };
             let per_second = match unit {
                 TimeUnit::Second => 1,
@@ -208,7 +243,11 @@ impl Partitioner {
                 TimeUnit::Nanosecond => 1_000_000_000,
             };
             let zone = stored.is_some().then_some(zone);
-            parts.push(Part { name: String::new(), index, kind: Kind::Hour { per_second, zone } });
+            parts.push(Part {
+                name: String::new(),
+                index,
+                kind: Kind::Hour { per_second, zone },
+            });
         }
         for column in &layout.columns {
             let index = find(column)?;
@@ -218,14 +257,25 @@ impl Partitioner {
                 found: found.to_string(),
                 needed: "a whole number, a text, an enum, a date or a boolean",
             })?;
-            parts.push(Part { name: column.clone(), index, kind });
+            parts.push(Part {
+                name: column.clone(),
+                index,
+                kind,
+            });
         }
-        Ok(Self { parts, known: HashMap::new(), paths: Vec::new(), key: Vec::new() })
+        Ok(Self {
+            parts,
+            known: HashMap::new(),
+            paths: Vec::new(),
+            key: Vec::new(),
+        })
     }
 
     fn kind(found: &DataType) -> Option<Kind> {
         match found {
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Some(Kind::Number(Number::Plain)),
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                Some(Kind::Number(Number::Plain))
+            }
             DataType::Boolean => Some(Kind::Number(Number::Bool)),
             DataType::Date32 => Some(Kind::Number(Number::Day)),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Kind::Text),
@@ -241,8 +291,16 @@ impl Partitioner {
     ///
     /// # Errors
     /// [`LayoutError::Values`] when the batch has another schema than was said.
-    pub fn assign(&mut self, batch: &RecordBatch, partitions: &mut Vec<u32>) -> Result<(), LayoutError> {
-        let values = self.parts.iter().map(|part| part.values(batch)).collect::<Result<Vec<_>, _>>()?;
+    pub fn assign(
+        &mut self,
+        batch: &RecordBatch,
+        partitions: &mut Vec<u32>,
+    ) -> Result<(), LayoutError> {
+        let values = self
+            .parts
+            .iter()
+            .map(|part| part.values(batch))
+            .collect::<Result<Vec<_>, _>>()?;
         partitions.reserve(batch.num_rows());
         for row in 0..batch.num_rows() {
             self.key.clear();
@@ -292,8 +350,10 @@ impl Part {
     fn values(&self, batch: &RecordBatch) -> Result<Values, LayoutError> {
         let name = || batch.schema().field(self.index).name().clone();
         let as_type = |to: &DataType| {
-            cast(batch.column(self.index), to)
-                .map_err(|error| LayoutError::Values { column: name(), detail: error.to_string() })
+            cast(batch.column(self.index), to).map_err(|error| LayoutError::Values {
+                column: name(),
+                detail: error.to_string(),
+            })
         };
         match self.kind {
             Kind::Hour { .. } => Ok(Values::Numbers(as_type(&DataType::Int64)?)),
@@ -301,7 +361,10 @@ impl Part {
                 let days = as_type(&DataType::Int32)?;
                 let wide = cast(&days, &DataType::Int64);
                 wide.map(Values::Numbers)
-                    .map_err(|error| LayoutError::Values { column: name(), detail: error.to_string() })
+                    .map_err(|error| LayoutError::Values {
+                        column: name(),
+                        detail: error.to_string(),
+                    })
             }
             Kind::Number(_) => Ok(Values::Numbers(as_type(&DataType::Int64)?)),
             Kind::Text => Ok(Values::Texts(as_type(&DataType::Utf8)?)),
@@ -331,7 +394,11 @@ impl Part {
             },
             Values::Texts(values) => {
                 // null and empty are one folder
-                let text = if values.is_null(row) { "" } else { values.as_string::<i32>().value(row) };
+                let text = if values.is_null(row) {
+                    ""
+                } else {
+                    values.as_string::<i32>().value(row)
+                };
                 key.extend_from_slice(&(text.len() as u64).to_le_bytes());
                 key.extend_from_slice(text.as_bytes());
             }
@@ -345,16 +412,26 @@ impl Part {
                 match self.kind {
                     Kind::Hour { .. } => write_hour(number, path),
                     Kind::Number(Number::Bool) => {
-                        write_folder(&self.name, number.map(|number| (number != 0).to_string()), path);
+                        write_folder(
+                            &self.name,
+                            number.map(|number| (number != 0).to_string()),
+                            path,
+                        );
                     }
-                    Kind::Number(Number::Day) => write_folder(&self.name, number.and_then(day), path),
+                    Kind::Number(Number::Day) => {
+                        write_folder(&self.name, number.and_then(day), path)
+                    }
                     Kind::Number(Number::Plain) | Kind::Text => {
                         write_folder(&self.name, number.map(|number| number.to_string()), path);
                     }
                 }
             }
             Values::Texts(values) => {
-                let text = if values.is_null(row) { "" } else { values.as_string::<i32>().value(row) };
+                let text = if values.is_null(row) {
+                    ""
+                } else {
+                    values.as_string::<i32>().value(row)
+                };
                 write_folder(&self.name, Some(text.to_owned()), path);
             }
         }
@@ -374,21 +451,35 @@ fn local_hour(seconds: i64, zone: Option<Tz>) -> Option<i64> {
         None | Some(Tz::UTC) => 0,
         Some(zone) => {
             let instant = DateTime::from_timestamp(seconds, 0)?.naive_utc();
-            i64::from(zone.offset_from_utc_datetime(&instant).fix().local_minus_utc())
+            i64::from(
+                zone.offset_from_utc_datetime(&instant)
+                    .fix()
+                    .local_minus_utc(),
+            )
         }
     };
     Some((seconds + ahead).div_euclid(3600))
 }
 
 fn day(days: i64) -> Option<String> {
-    let seconds = days.checked_mul(86_400).filter(|seconds| SECONDS.contains(seconds))?;
-    Some(DateTime::from_timestamp(seconds, 0)?.format("%Y-%m-%d").to_string())
+    let seconds = days
+        .checked_mul(86_400)
+        .filter(|seconds| SECONDS.contains(seconds))?;
+    Some(
+        DateTime::from_timestamp(seconds, 0)?
+            .format("%Y-%m-%d")
+            .to_string(),
+    )
 }
 
 fn write_hour(hour: Option<i64>, path: &mut String) {
     let shown = hour.and_then(|hour| DateTime::from_timestamp(hour.checked_mul(3600)?, 0));
     for (name, format) in TIME_COLUMNS.iter().zip(["%Y", "%m", "%d", "%H"]) {
-        write_folder(name, shown.map(|shown| shown.format(format).to_string()), path);
+        write_folder(
+            name,
+            shown.map(|shown| shown.format(format).to_string()),
+            path,
+        );
     }
 }
 
@@ -425,19 +516,26 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use std::sync::Arc;
 
-    use arrow::array::{BooleanArray, Date32Array, Float64Array, Int32Array, StringArray, TimestampMillisecondArray};
+    use arrow::array::{
+        BooleanArray, Date32Array, Float64Array, Int32Array, StringArray, TimestampMillisecondArray,
+    };
     use arrow::datatypes::Field;
     use chrono::NaiveDate;
 
     use super::*;
 
     fn paths(layout: &Layout, columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)));
+        let batch = RecordBatch::try_from_iter_with_nullable(
+            columns.into_iter().map(|(name, array)| (name, array, true)),
+        );
         let batch = batch.unwrap();
         let mut partitioner = Partitioner::new(layout, &batch.schema()).unwrap();
         let mut assigned = Vec::new();
         partitioner.assign(&batch, &mut assigned).unwrap();
-        assigned.iter().map(|partition| partitioner.path(*partition).to_owned()).collect()
+        assigned
+            .iter()
+            .map(|partition| partitioner.path(*partition).to_owned())
+            .collect()
     }
 
     fn instants(values: Vec<Option<i64>>) -> ArrayRef {
@@ -447,16 +545,30 @@ mod tests {
     /// Milliseconds since 1970 of an instant given in UTC.
     fn utc(year: i32, month: u32, day: u32, hour: u32, minute: u32) -> i64 {
         let date = NaiveDate::from_ymd_opt(year, month, day).unwrap();
-        date.and_hms_opt(hour, minute, 0).unwrap().and_utc().timestamp_millis()
+        date.and_hms_opt(hour, minute, 0)
+            .unwrap()
+            .and_utc()
+            .timestamp_millis()
     }
 
     #[test]
     fn folders_are_padded_with_zeros_and_ordered() {
-        let layout = Layout::new().by_hour("at", "UTC").unwrap().by_column("vendor_id").unwrap();
+        let layout = Layout::new()
+            .by_hour("at", "UTC")
+            .unwrap()
+            .by_column("vendor_id")
+            .unwrap();
         let found = paths(
             &layout,
             vec![
-                ("at", instants(vec![Some(utc(2016, 1, 2, 3, 59)), Some(utc(2016, 12, 31, 23, 0)), Some(-1)])),
+                (
+                    "at",
+                    instants(vec![
+                        Some(utc(2016, 1, 2, 3, 59)),
+                        Some(utc(2016, 12, 31, 23, 0)),
+                        Some(-1),
+                    ]),
+                ),
                 ("vendor_id", Arc::new(Int32Array::from(vec![2, 1, -7]))),
             ],
         );
@@ -468,7 +580,10 @@ mod tests {
                 "year=1969/month=12/day=31/hour=23/vendor_id=-7",
             ]
         );
-        assert_eq!(layout.names().collect::<Vec<_>>(), ["year", "month", "day", "hour", "vendor_id"]);
+        assert_eq!(
+            layout.names().collect::<Vec<_>>(),
+            ["year", "month", "day", "hour", "vendor_id"]
+        );
     }
 
     #[test]
@@ -503,26 +618,63 @@ mod tests {
         // half-hour zones too
         let layout = Layout::new().by_hour("at", "Asia/Kolkata").unwrap();
         assert_eq!(
-            paths(&layout, vec![("at", instants(vec![Some(utc(2016, 1, 1, 18, 29)), Some(utc(2016, 1, 1, 18, 30))]))]),
-            ["year=2016/month=01/day=01/hour=23", "year=2016/month=01/day=02/hour=00"]
+            paths(
+                &layout,
+                vec![(
+                    "at",
+                    instants(vec![
+                        Some(utc(2016, 1, 1, 18, 29)),
+                        Some(utc(2016, 1, 1, 18, 30))
+                    ])
+                )]
+            ),
+            [
+                "year=2016/month=01/day=01/hour=23",
+                "year=2016/month=01/day=02/hour=00"
+            ]
         );
     }
 
     #[test]
     fn a_local_time_is_taken_as_it_stands() {
         let layout = Layout::new().by_hour("at", "America/New_York").unwrap();
-        let local: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![utc(2016, 1, 1, 4, 59)]));
-        assert_eq!(paths(&layout, vec![("at", local)]), ["year=2016/month=01/day=01/hour=04"]);
+        let local: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![utc(
+            2016, 1, 1, 4, 59,
+        )]));
+        assert_eq!(
+            paths(&layout, vec![("at", local)]),
+            ["year=2016/month=01/day=01/hour=04"]
+        );
     }
 
     #[test]
     fn missing_and_impossible_values_have_hives_default_folder() {
-        let layout = Layout::new().by_hour("at", "Pacific/Kiritimati").unwrap().by_column("name").unwrap();
+        let layout = Layout::new()
+            .by_hour("at", "Pacific/Kiritimati")
+            .unwrap()
+            .by_column("name")
+            .unwrap();
         let found = paths(
             &layout,
             vec![
-                ("at", instants(vec![None, Some(i64::MAX), Some(i64::MIN), Some(utc(9999, 12, 31, 23, 59))])),
-                ("name", Arc::new(StringArray::from(vec![None, Some(""), Some("a"), Some("b")]))),
+                (
+                    "at",
+                    instants(vec![
+                        None,
+                        Some(i64::MAX),
+                        Some(i64::MIN),
+                        Some(utc(9999, 12, 31, 23, 59)),
+                    ]),
+                ),
+                (
+                    "name",
+                    Arc::new(StringArray::from(vec![
+                        None,
+                        Some(""),
+                        Some("a"),
+                        Some("b"),
+                    ])),
+                ),
             ],
         );
         let default = |name: &str| format!("{name}={DEFAULT_PARTITION}");
@@ -536,8 +688,19 @@ mod tests {
     #[test]
     fn values_are_escaped_as_hive_does() {
         let layout = Layout::new().by_column("name").unwrap();
-        let texts = ["a/b", "50%", "k=v", "..", "ü x+y", "q?\"'#*:\\{[]^", "tab\t\u{7f}"];
-        let found = paths(&layout, vec![("name", Arc::new(StringArray::from(texts.to_vec())))]);
+        let texts = [
+            "a/b",
+            "50%",
+            "k=v",
+            "..",
+            "ü x+y",
+            "q?\"'#*:\\{[]^",
+            "tab\t\u{7f}",
+        ];
+        let found = paths(
+            &layout,
+            vec![("name", Arc::new(StringArray::from(texts.to_vec())))],
+        );
         assert_eq!(
             found,
             [
@@ -551,13 +714,20 @@ mod tests {
             ]
         );
         for path in found {
-            assert_eq!(object_store::path::Path::parse(&path).unwrap().as_ref(), path);
+            assert_eq!(
+                object_store::path::Path::parse(&path).unwrap().as_ref(),
+                path
+            );
         }
     }
 
     #[test]
     fn other_column_types_name_folders_too() {
-        let layout = Layout::new().by_column("flag").unwrap().by_column("day").unwrap();
+        let layout = Layout::new()
+            .by_column("flag")
+            .unwrap()
+            .by_column("day")
+            .unwrap();
         let found = paths(
             &layout,
             vec![
@@ -565,17 +735,32 @@ mod tests {
                 ("day", Arc::new(Date32Array::from(vec![0, 16_801]))),
             ],
         );
-        assert_eq!(found, ["flag=true/day=1970-01-01", "flag=false/day=2016-01-01"]);
+        assert_eq!(
+            found,
+            ["flag=true/day=1970-01-01", "flag=false/day=2016-01-01"]
+        );
     }
 
     #[test]
     fn a_layout_that_does_not_fit_is_refused_with_the_reason() {
-        let schema = Schema::new(vec![Field::new("x", DataType::Float64, false), Field::new("n", DataType::Int64, false)]);
-        assert!(matches!(Layout::new().by_hour("x", "Mars/Olympus"), Err(LayoutError::Zone { .. })));
+        let schema = Schema::new(vec![
+            Field::new("x", DataType::Float64, false),
+            Field::new("n", DataType::Int64, false),
+        ]);
+        assert!(matches!(
+            Layout::new().by_hour("x", "Mars/Olympus"),
+            Err(LayoutError::Zone { .. })
+        ));
         let twice = Layout::new().by_hour("x", "UTC").unwrap().by_column("hour");
         assert!(matches!(twice, Err(LayoutError::Twice { name }) if name == "hour"));
-        for layout in [Layout::new().by_hour("n", "UTC"), Layout::new().by_column("x")] {
-            assert!(matches!(Partitioner::new(&layout.unwrap(), &schema), Err(LayoutError::Type { .. })));
+        for layout in [
+            Layout::new().by_hour("n", "UTC"),
+            Layout::new().by_column("x"),
+        ] {
+            assert!(matches!(
+                Partitioner::new(&layout.unwrap(), &schema),
+                Err(LayoutError::Type { .. })
+            ));
         }
         let none = Partitioner::new(&Layout::new().by_column("y").unwrap(), &schema).unwrap_err();
         assert!(none.to_string().contains("it has x, n"), "{none}");
@@ -585,15 +770,19 @@ mod tests {
     fn rows_of_one_folder_have_one_number_across_batches() {
         let layout = Layout::new().by_column("n").unwrap();
         let batch = |values: Vec<f64>, numbers: Vec<i32>| {
-            let columns: Vec<(&str, ArrayRef)> =
-                vec![("x", Arc::new(Float64Array::from(values))), ("n", Arc::new(Int32Array::from(numbers)))];
+            let columns: Vec<(&str, ArrayRef)> = vec![
+                ("x", Arc::new(Float64Array::from(values))),
+                ("n", Arc::new(Int32Array::from(numbers))),
+            ];
             RecordBatch::try_from_iter(columns).unwrap()
         };
         let first = batch(vec![0.5, 1.5, 2.5], vec![4, 9, 4]);
         let mut partitioner = Partitioner::new(&layout, &first.schema()).unwrap();
         let mut assigned = Vec::new();
         partitioner.assign(&first, &mut assigned).unwrap();
-        partitioner.assign(&batch(vec![3.5, 4.5], vec![9, 5]), &mut assigned).unwrap();
+        partitioner
+            .assign(&batch(vec![3.5, 4.5], vec![9, 5]), &mut assigned)
+            .unwrap();
         assert_eq!(assigned, [0, 1, 0, 1, 2]);
         assert_eq!(partitioner.len(), 3);
     }

@@ -51,14 +51,19 @@ pub fn read_ledger(
 ) -> Result<BTreeMap<TopicPartition, PartitionLedger>, LedgerError> {
     let mut partitions = Vec::new();
     for name in topics {
-        let topic = log.topic(name)?.ok_or_else(|| LogError::UnknownTopic { name: (*name).into() })?;
-        partitions.extend((0..topic.partitions).map(|partition| TopicPartition::new(*name, partition)));
+        let topic = log.topic(name)?.ok_or_else(|| LogError::UnknownTopic {
+            name: (*name).into(),
+        })?;
+        partitions
+            .extend((0..topic.partitions).map(|partition| TopicPartition::new(*name, partition)));
     }
     let mut ledger = BTreeMap::new();
     for (partition, committed) in partitions.iter().zip(log.committed(group, &partitions)?) {
         let Some(committed) = committed else { continue };
-        let note = Note::parse(&committed.metadata)
-            .map_err(|source| LedgerError::Note { partition: partition.clone(), source })?;
+        let note = Note::parse(&committed.metadata).map_err(|source| LedgerError::Note {
+            partition: partition.clone(),
+            source,
+        })?;
         let totals = note.totals;
         let entry = PartitionLedger {
             from: totals.from,

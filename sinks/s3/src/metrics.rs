@@ -1,7 +1,8 @@
 //! What the sink counts.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 /// The sink's metrics. Labels are topics, partitions, and words of this program: bounded.
@@ -40,11 +41,12 @@ impl Metrics {
     /// # Errors
     /// When the registry has metrics of these names already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(counters.clone()))?;
+                Ok(counters)
+            };
         let gauges = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
             let gauges = IntGaugeVec::new(Opts::new(name, help), &["topic", "partition"])?;
             registry.register(Box::new(gauges.clone()))?;
@@ -56,33 +58,52 @@ impl Metrics {
             Ok(counter)
         };
         let flush_seconds = Histogram::with_opts(
-            HistogramOpts::new("headway_sink_s3_flush_seconds", "Seconds from a flush's plan to its end, committed.")
-                .buckets(exponential_buckets(0.01, 2.0, 15)?),
+            HistogramOpts::new(
+                "headway_sink_s3_flush_seconds",
+                "Seconds from a flush's plan to its end, committed.",
+            )
+            .buckets(exponential_buckets(0.01, 2.0, 15)?),
         )?;
         registry.register(Box::new(flush_seconds.clone()))?;
-        let memory_bytes = IntGauge::new("headway_sink_s3_memory_bytes", "Bytes of rows in memory.")?;
+        let memory_bytes =
+            IntGauge::new("headway_sink_s3_memory_bytes", "Bytes of rows in memory.")?;
         registry.register(Box::new(memory_bytes.clone()))?;
         Ok(Self {
-            rows: counters("headway_sink_s3_rows_total", "Rows written and committed.", &["topic"])?,
+            rows: counters(
+                "headway_sink_s3_rows_total",
+                "Rows written and committed.",
+                &["topic"],
+            )?,
             dead_letters: counters(
                 "headway_sink_s3_dead_letters_total",
                 "Dead letters sent and committed.",
                 &["topic", "reason"],
             )?,
-            files: counters("headway_sink_s3_files_total", "Parquet files written and committed.", &["topic"])?,
+            files: counters(
+                "headway_sink_s3_files_total",
+                "Parquet files written and committed.",
+                &["topic"],
+            )?,
             file_bytes: counters(
                 "headway_sink_s3_file_bytes_total",
                 "Bytes of the Parquet files written.",
                 &["topic"],
             )?,
-            flushes: counters("headway_sink_s3_flushes_total", "Flushes committed, by cause.", &["topic", "cause"])?,
+            flushes: counters(
+                "headway_sink_s3_flushes_total",
+                "Flushes committed, by cause.",
+                &["topic", "cause"],
+            )?,
             flush_seconds,
             unknown_field_rows: counters(
                 "headway_sink_s3_unknown_field_rows_total",
                 "Rows of which the reader's schema left out a field.",
                 &["topic"],
             )?,
-            upload_retries: counter("headway_sink_s3_upload_retries_total", "Objects that had to be put again.")?,
+            upload_retries: counter(
+                "headway_sink_s3_upload_retries_total",
+                "Objects that had to be put again.",
+            )?,
             rejoins: counter(
                 "headway_sink_s3_rejoins_total",
                 "Times that the sink left its group and joined it again.",

@@ -65,7 +65,12 @@ impl TopicOptions {
     /// A topic with the usual subject and dead-letter topic.
     pub fn new(name: impl Into<String>, layout: Layout) -> Self {
         let name = name.into();
-        Self { subject: format!("{name}-value"), dead_letters: format!("{name}.dlq"), name, layout }
+        Self {
+            subject: format!("{name}-value"),
+            dead_letters: format!("{name}.dlq"),
+            name,
+            layout,
+        }
     }
 }
 
@@ -127,24 +132,48 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<(), SinkError> {
-        let wrong = |detail: &str| Err(SinkError::Options { detail: detail.into() });
+        let wrong = |detail: &str| {
+            Err(SinkError::Options {
+                detail: detail.into(),
+            })
+        };
         if self.topics.is_empty() {
             return wrong("no topic is named");
         }
         for (index, topic) in self.topics.iter().enumerate() {
             if topic.name == ERRORS {
-                return wrong("a topic named errors would lie in the folder of dead letters: write it under another prefix");
+                return wrong(
+                    "a topic named errors would lie in the folder of dead letters: write it under another prefix",
+                );
             }
-            if self.topics[..index].iter().any(|other| other.name == topic.name) {
+            if self.topics[..index]
+                .iter()
+                .any(|other| other.name == topic.name)
+            {
                 return wrong(&format!("topic {} is named twice", topic.name));
             }
         }
         if self.group.is_empty() {
             return wrong("the group has no name");
         }
-        let FlushOptions { bytes, rows, interval, memory_bytes, row_group_rows, concurrency } = self.flush;
-        if bytes == 0 || rows == 0 || memory_bytes == 0 || row_group_rows == 0 || concurrency == 0 || interval.is_zero() {
-            return wrong("a flush's bytes, rows, interval, memory, row groups and concurrency must be above 0");
+        let FlushOptions {
+            bytes,
+            rows,
+            interval,
+            memory_bytes,
+            row_group_rows,
+            concurrency,
+        } = self.flush;
+        if bytes == 0
+            || rows == 0
+            || memory_bytes == 0
+            || row_group_rows == 0
+            || concurrency == 0
+            || interval.is_zero()
+        {
+            return wrong(
+                "a flush's bytes, rows, interval, memory, row groups and concurrency must be above 0",
+            );
         }
         Ok(())
     }

@@ -80,13 +80,17 @@ pub enum NoteError {
         detail: String,
     },
     /// It has a format that this version doesn't know.
-    #[error("the metadata of the committed offset has format {found}, and this version knows {FORMAT}")]
+    #[error(
+        "the metadata of the committed offset has format {found}, and this version knows {FORMAT}"
+    )]
     Newer {
         /// The format found.
         found: u32,
     },
     /// It does not fit.
-    #[error("the metadata would have {bytes} bytes, more than the {MAX_METADATA_BYTES} that an offset takes")]
+    #[error(
+        "the metadata would have {bytes} bytes, more than the {MAX_METADATA_BYTES} that an offset takes"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -96,7 +100,12 @@ pub enum NoteError {
 impl Note {
     /// A note for a topic.
     pub fn new(topic_id: impl Into<String>, totals: Totals, plan: Option<FlushPlan>) -> Self {
-        Self { v: FORMAT, topic_id: topic_id.into(), totals, plan }
+        Self {
+            v: FORMAT,
+            topic_id: topic_id.into(),
+            totals,
+            plan,
+        }
     }
 
     /// As metadata.
@@ -104,7 +113,9 @@ impl Note {
     /// # Errors
     /// [`NoteError::TooLarge`] when it would have more than 4,096 bytes: a layout with very many columns.
     pub fn encode(&self) -> Result<String, NoteError> {
-        let text = serde_json::to_string(self).map_err(|error| NoteError::Foreign { detail: error.to_string() })?;
+        let text = serde_json::to_string(self).map_err(|error| NoteError::Foreign {
+            detail: error.to_string(),
+        })?;
         if text.len() > MAX_METADATA_BYTES {
             return Err(NoteError::TooLarge { bytes: text.len() });
         }
@@ -121,9 +132,13 @@ impl Note {
             v: u32,
         }
         if text.is_empty() {
-            return Err(NoteError::Foreign { detail: "it is empty".into() });
+            return Err(NoteError::Foreign {
+                detail: "it is empty".into(),
+            });
         }
-        let foreign = |error: serde_json::Error| NoteError::Foreign { detail: error.to_string() };
+        let foreign = |error: serde_json::Error| NoteError::Foreign {
+            detail: error.to_string(),
+        };
         let Format { v } = serde_json::from_str(text).map_err(foreign)?;
         if v != FORMAT {
             return Err(NoteError::Newer { found: v });
@@ -136,11 +151,19 @@ impl Note {
 pub fn fingerprint(layout: &Layout, schema: &str, row_group_rows: usize, writer: u32) -> String {
     let mut hash = Sha256::new();
     let layout = layout.canonical();
-    for part in [writer.to_string().as_str(), &row_group_rows.to_string(), &layout, schema] {
+    for part in [
+        writer.to_string().as_str(),
+        &row_group_rows.to_string(),
+        &layout,
+        schema,
+    ] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What was observed of a partition before a worker begins with it.
@@ -288,40 +311,69 @@ pub struct Refused {
 
 /// How to begin with a partition.
 pub fn decide(facts: &Facts<'_>) -> Decision {
-    if facts.cleanup_policy.split(',').any(|policy| policy.trim() == "compact") {
+    if facts
+        .cleanup_policy
+        .split(',')
+        .any(|policy| policy.trim() == "compact")
+    {
         return Decision::Refuse(Refusal::Compacted);
     }
     let Some(committed) = facts.committed else {
         if facts.files_exist {
             return Decision::Refuse(Refusal::FilesWithoutOffset);
         }
-        return Decision::Begin { at: facts.bounds.start };
+        return Decision::Begin {
+            at: facts.bounds.start,
+        };
     };
     let offset = committed.offset;
     let note = match Note::parse(&committed.metadata) {
         Ok(note) => note,
         Err(newer @ NoteError::Newer { .. }) => return Decision::Refuse(Refusal::Newer(newer)),
-        Err(error) => return Decision::Refuse(Refusal::ForeignOffset { offset, detail: error.to_string() }),
+        Err(error) => {
+            return Decision::Refuse(Refusal::ForeignOffset {
+                offset,
+                detail: error.to_string(),
+            });
+        }
     };
     if note.topic_id != facts.topic_id {
         let (committed, found) = (note.topic_id, facts.topic_id.to_owned());
         return Decision::Refuse(Refusal::OtherTopic { committed, found });
     }
     if facts.bounds.start > offset {
-        return Decision::Refuse(Refusal::Overtaken { offset, log_start: facts.bounds.start });
+        return Decision::Refuse(Refusal::Overtaken {
+            offset,
+            log_start: facts.bounds.start,
+        });
     }
     let needed = note.plan.as_ref().map_or(offset, |plan| plan.end);
     if needed > facts.bounds.end {
-        return Decision::Refuse(Refusal::Truncated { needed, log_end: facts.bounds.end });
+        return Decision::Refuse(Refusal::Truncated {
+            needed,
+            log_end: facts.bounds.end,
+        });
     }
     match note.plan {
-        None => Decision::GoOn { at: offset, totals: note.totals },
-        Some(plan) if plan.writer != WRITER_VERSION => Decision::Refuse(Refusal::OtherFingerprint {
+        None => Decision::GoOn {
+            at: offset,
+            totals: note.totals,
+        },
+        Some(plan) if plan.writer != WRITER_VERSION => {
+            Decision::Refuse(Refusal::OtherFingerprint {
+                start: offset,
+                end: plan.end,
+                detail: format!(
+                    "writer {} began it, and this is writer {WRITER_VERSION}",
+                    plan.writer
+                ),
+            })
+        }
+        Some(plan) => Decision::Finish {
             start: offset,
-            end: plan.end,
-            detail: format!("writer {} began it, and this is writer {WRITER_VERSION}", plan.writer),
-        }),
-        Some(plan) => Decision::Finish { start: offset, totals: note.totals, plan },
+            totals: note.totals,
+            plan,
+        },
     }
 }
 
@@ -337,7 +389,10 @@ pub fn check_schema(start: Offset, plan: &FlushPlan, schema: &str) -> Result<(),
     Err(Refusal::OtherFingerprint {
         start,
         end: plan.end,
-        detail: format!("the registry's schema number {} is another one now", plan.schema_id),
+        detail: format!(
+            "the registry's schema number {} is another one now",
+            plan.schema_id
+        ),
     })
 }
 
@@ -345,7 +400,13 @@ pub fn check_schema(start: Offset, plan: &FlushPlan, schema: &str) -> Result<(),
 ///
 /// # Errors
 /// [`Refusal::OtherRecords`] when the counts differ.
-pub fn check_counts(start: Offset, plan: &FlushPlan, rows: u64, dead: u64, files: u64) -> Result<(), Refusal> {
+pub fn check_counts(
+    start: Offset,
+    plan: &FlushPlan,
+    rows: u64,
+    dead: u64,
+    files: u64,
+) -> Result<(), Refusal> {
     if (rows, dead, files) == (plan.rows, plan.dead, plan.files) {
         return Ok(());
     }
@@ -365,7 +426,11 @@ mod tests {
     use super::*;
 
     fn plan() -> FlushPlan {
-        let layout = Layout::new().by_hour("pickup_at", "America/New_York").unwrap().by_column("vendor_id").unwrap();
+        let layout = Layout::new()
+            .by_hour("pickup_at", "America/New_York")
+            .unwrap()
+            .by_column("vendor_id")
+            .unwrap();
         FlushPlan {
             end: 200,
             rows: 99,
@@ -380,34 +445,78 @@ mod tests {
     }
 
     fn totals() -> Totals {
-        Totals { from: 5, rows: 90, dead: 5, files: 2 }
+        Totals {
+            from: 5,
+            rows: 90,
+            dead: 5,
+            files: 2,
+        }
     }
 
     fn committed(note: &Note) -> Committed {
-        Committed { offset: 100, metadata: note.encode().unwrap() }
+        Committed {
+            offset: 100,
+            metadata: note.encode().unwrap(),
+        }
     }
 
-    const OPEN: Bounds = Bounds { start: 5, stable: 300, end: 300 };
+    const OPEN: Bounds = Bounds {
+        start: 5,
+        stable: 300,
+        end: 300,
+    };
 
     fn facts(committed: Option<&Committed>) -> Facts<'_> {
-        Facts { topic_id: "T", cleanup_policy: "delete", bounds: OPEN, committed, files_exist: false }
+        Facts {
+            topic_id: "T",
+            cleanup_policy: "delete",
+            bounds: OPEN,
+            committed,
+            files_exist: false,
+        }
     }
 
     #[test]
     fn each_observation_has_its_one_decision() {
         let settled = committed(&Note::new("T", totals(), None));
         let pending = committed(&Note::new("T", totals(), Some(plan())));
-        let empty = Committed { offset: 100, metadata: String::new() };
-        let foreign = Committed { offset: 100, metadata: "{\"watermark\":3}".into() };
-        let newer = Committed { offset: 100, metadata: "{\"v\":2,\"other\":true}".into() };
-        let other_writer = committed(&Note::new("T", totals(), Some(FlushPlan { writer: 0, ..plan() })));
+        let empty = Committed {
+            offset: 100,
+            metadata: String::new(),
+        };
+        let foreign = Committed {
+            offset: 100,
+            metadata: "{\"watermark\":3}".into(),
+        };
+        let newer = Committed {
+            offset: 100,
+            metadata: "{\"v\":2,\"other\":true}".into(),
+        };
+        let other_writer = committed(&Note::new(
+            "T",
+            totals(),
+            Some(FlushPlan {
+                writer: 0,
+                ..plan()
+            }),
+        ));
         let other_topic = committed(&Note::new("U", totals(), None));
 
         assert_eq!(decide(&facts(None)), Decision::Begin { at: 5 });
-        assert_eq!(decide(&facts(Some(&settled))), Decision::GoOn { at: 100, totals: totals() });
+        assert_eq!(
+            decide(&facts(Some(&settled))),
+            Decision::GoOn {
+                at: 100,
+                totals: totals()
+            }
+        );
         assert_eq!(
             decide(&facts(Some(&pending))),
-            Decision::Finish { start: 100, totals: totals(), plan: plan() }
+            Decision::Finish {
+                start: 100,
+                totals: totals(),
+                plan: plan()
+            }
         );
 
         let refusal = |facts: &Facts<'_>| match decide(facts) {
@@ -415,41 +524,98 @@ mod tests {
             other => panic!("not refused: {other:?}"),
         };
         for policy in ["compact", "compact,delete", "delete, compact"] {
-            assert_eq!(refusal(&Facts { cleanup_policy: policy, ..facts(Some(&settled)) }), Refusal::Compacted);
+            assert_eq!(
+                refusal(&Facts {
+                    cleanup_policy: policy,
+                    ..facts(Some(&settled))
+                }),
+                Refusal::Compacted
+            );
         }
-        assert_eq!(refusal(&Facts { files_exist: true, ..facts(None) }), Refusal::FilesWithoutOffset);
+        assert_eq!(
+            refusal(&Facts {
+                files_exist: true,
+                ..facts(None)
+            }),
+            Refusal::FilesWithoutOffset
+        );
         for strange in [&empty, &foreign] {
-            assert!(matches!(refusal(&facts(Some(strange))), Refusal::ForeignOffset { offset: 100, .. }));
+            assert!(matches!(
+                refusal(&facts(Some(strange))),
+                Refusal::ForeignOffset { offset: 100, .. }
+            ));
         }
-        assert_eq!(refusal(&facts(Some(&newer))), Refusal::Newer(NoteError::Newer { found: 2 }));
+        assert_eq!(
+            refusal(&facts(Some(&newer))),
+            Refusal::Newer(NoteError::Newer { found: 2 })
+        );
         assert_eq!(
             refusal(&facts(Some(&other_topic))),
-            Refusal::OtherTopic { committed: "U".into(), found: "T".into() }
+            Refusal::OtherTopic {
+                committed: "U".into(),
+                found: "T".into()
+            }
         );
         for standing in [&settled, &pending] {
             let bounds = Bounds { start: 101, ..OPEN };
             assert_eq!(
-                refusal(&Facts { bounds, ..facts(Some(standing)) }),
-                Refusal::Overtaken { offset: 100, log_start: 101 }
+                refusal(&Facts {
+                    bounds,
+                    ..facts(Some(standing))
+                }),
+                Refusal::Overtaken {
+                    offset: 100,
+                    log_start: 101
+                }
             );
         }
-        let short = Bounds { end: 199, stable: 199, ..OPEN };
+        let short = Bounds {
+            end: 199,
+            stable: 199,
+            ..OPEN
+        };
         assert_eq!(
-            refusal(&Facts { bounds: short, ..facts(Some(&pending)) }),
-            Refusal::Truncated { needed: 200, log_end: 199 }
+            refusal(&Facts {
+                bounds: short,
+                ..facts(Some(&pending))
+            }),
+            Refusal::Truncated {
+                needed: 200,
+                log_end: 199
+            }
         );
         assert_eq!(
-            decide(&Facts { bounds: short, ..facts(Some(&settled)) }),
-            Decision::GoOn { at: 100, totals: totals() }
+            decide(&Facts {
+                bounds: short,
+                ..facts(Some(&settled))
+            }),
+            Decision::GoOn {
+                at: 100,
+                totals: totals()
+            }
         );
-        let empty_log = Bounds { start: 0, end: 99, stable: 99 };
+        let empty_log = Bounds {
+            start: 0,
+            end: 99,
+            stable: 99,
+        };
         assert_eq!(
-            refusal(&Facts { bounds: empty_log, ..facts(Some(&settled)) }),
-            Refusal::Truncated { needed: 100, log_end: 99 }
+            refusal(&Facts {
+                bounds: empty_log,
+                ..facts(Some(&settled))
+            }),
+            Refusal::Truncated {
+                needed: 100,
+                log_end: 99
+            }
         );
         assert!(matches!(
             refusal(&facts(Some(&other_writer))),
-            Refusal::OtherFingerprint { start: 100, end: 200, .. }
+            Refusal::OtherFingerprint {
+                start: 100,
+                end: 200,
+                ..
+            }
         ));
     }
 
@@ -458,30 +624,57 @@ mod tests {
         for refusal in [
             Refusal::Compacted,
             Refusal::FilesWithoutOffset,
-            Refusal::ForeignOffset { offset: 1, detail: "x".into() },
+            Refusal::ForeignOffset {
+                offset: 1,
+                detail: "x".into(),
+            },
             Refusal::Newer(NoteError::Newer { found: 2 }),
-            Refusal::OtherTopic { committed: "a".into(), found: "b".into() },
-            Refusal::Overtaken { offset: 1, log_start: 2 },
-            Refusal::Truncated { needed: 1, log_end: 0 },
-            Refusal::OtherFingerprint { start: 0, end: 1, detail: "x".into() },
-            Refusal::OtherRecords { start: 0, end: 1, detail: "x".into() },
+            Refusal::OtherTopic {
+                committed: "a".into(),
+                found: "b".into(),
+            },
+            Refusal::Overtaken {
+                offset: 1,
+                log_start: 2,
+            },
+            Refusal::Truncated {
+                needed: 1,
+                log_end: 0,
+            },
+            Refusal::OtherFingerprint {
+                start: 0,
+                end: 1,
+                detail: "x".into(),
+            },
+            Refusal::OtherRecords {
+                start: 0,
+                end: 1,
+                detail: "x".into(),
+            },
         ] {
             let text = refusal.to_string().to_lowercase();
-            let verbs = ["restore", "set ", "run ", "delete ", "raise ", "bring ", "finish "];
+            let verbs = [
+                "restore", "set ", "run ", "delete ", "raise ", "bring ", "finish ",
+            ];
             assert!(verbs.iter().any(|verb| text.contains(verb)), "{text}");
         }
     }
 
     #[test]
     fn a_note_survives_the_metadata_string() {
-        for note in [Note::new("T", totals(), None), Note::new("T", totals(), Some(plan()))] {
+        for note in [
+            Note::new("T", totals(), None),
+            Note::new("T", totals(), Some(plan())),
+        ] {
             assert_eq!(Note::parse(&note.encode().unwrap()).unwrap(), note);
         }
     }
 
     #[test]
     fn a_plan_with_the_largest_numbers_fits() {
-        let mut layout = Layout::new().by_hour("pickup_at", "America/Argentina/ComodRivadavia").unwrap();
+        let mut layout = Layout::new()
+            .by_hour("pickup_at", "America/Argentina/ComodRivadavia")
+            .unwrap();
         for column in 0..16 {
             layout = layout.by_column(&format!("{column:032}")).unwrap();
         }
@@ -496,15 +689,30 @@ mod tests {
             layout,
             ..plan()
         };
-        let totals = Totals { from: i64::MAX, rows: u64::MAX, dead: u64::MAX, files: u64::MAX };
-        assert!(Note::new("0123456789012345678901", totals, Some(plan)).encode().unwrap().len() < 2048);
+        let totals = Totals {
+            from: i64::MAX,
+            rows: u64::MAX,
+            dead: u64::MAX,
+            files: u64::MAX,
+        };
+        assert!(
+            Note::new("0123456789012345678901", totals, Some(plan))
+                .encode()
+                .unwrap()
+                .len()
+                < 2048
+        );
     }
 
     #[test]
     fn a_note_that_does_not_fit_is_an_error() {
-        let layout = Layout::new().by_column(&"c".repeat(MAX_METADATA_BYTES)).unwrap();
+        let layout = Layout::new()
+            .by_column(&"c".repeat(MAX_METADATA_BYTES))
+            .unwrap();
         let note = Note::new("T", totals(), Some(FlushPlan { layout, ..plan() }));
-        assert!(matches!(note.encode(), Err(NoteError::TooLarge { bytes }) if bytes > MAX_METADATA_BYTES));
+        assert!(
+            matches!(note.encode(), Err(NoteError::TooLarge { bytes }) if bytes > MAX_METADATA_BYTES)
+        );
     }
 
     #[test]
@@ -512,7 +720,11 @@ mod tests {
         let layout = plan().layout;
         let base = fingerprint(&layout, "s", 10, 1);
         assert_eq!(base, fingerprint(&layout.clone(), "s", 10, 1));
-        let other = Layout::new().by_hour("pickup_at", "UTC").unwrap().by_column("vendor_id").unwrap();
+        let other = Layout::new()
+            .by_hour("pickup_at", "UTC")
+            .unwrap()
+            .by_column("vendor_id")
+            .unwrap();
         for differs in [
             fingerprint(&other, "s", 10, 1),
             fingerprint(&layout, "t", 10, 1),
@@ -522,7 +734,10 @@ mod tests {
             assert_ne!(base, differs);
         }
         assert!(check_schema(100, &plan(), "\"long\"").is_ok());
-        assert!(matches!(check_schema(100, &plan(), "\"int\""), Err(Refusal::OtherFingerprint { .. })));
+        assert!(matches!(
+            check_schema(100, &plan(), "\"int\""),
+            Err(Refusal::OtherFingerprint { .. })
+        ));
         assert!(check_counts(100, &plan(), 99, 1, 3).is_ok());
         for (rows, dead, files) in [(98, 1, 3), (99, 2, 3), (99, 1, 4)] {
             assert!(matches!(

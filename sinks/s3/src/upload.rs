@@ -45,8 +45,20 @@ impl Upload {
     /// # Errors
     /// [`SinkError::Lake`] when the store refuses, [`SinkError::Write`] when a file can't be encoded.
     pub async fn run(self) -> Result<Uploaded, SinkError> {
-        let Self { lake, origin, files, errors, backoff, concurrency, metrics } = self;
-        let put = Putter { lake: lake.clone(), backoff, metrics };
+        let Self {
+            lake,
+            origin,
+            files,
+            errors,
+            backoff,
+            concurrency,
+            metrics,
+        } = self;
+        let put = Putter {
+            lake: lake.clone(),
+            backoff,
+            metrics,
+        };
         if let Some(errors) = errors {
             put.until_there(&lake.errors_path(&origin), errors).await?;
         }
@@ -57,12 +69,16 @@ impl Upload {
                 let path = put.lake.data_path(&file.folder, origin);
                 let of = origin.clone();
                 let encoded = tokio::task::spawn_blocking(move || file.encode(&of)).await;
-                let encoded = encoded.map_err(|error| SinkError::Panicked { detail: error.to_string() })??;
+                let encoded = encoded.map_err(|error| SinkError::Panicked {
+                    detail: error.to_string(),
+                })??;
                 total.fetch_add(encoded.len() as u64, Ordering::Relaxed);
                 put.until_there(&path, encoded).await
             })
             .await?;
-        Ok(Uploaded { bytes: bytes.into_inner() })
+        Ok(Uploaded {
+            bytes: bytes.into_inner(),
+        })
     }
 }
 

@@ -27,28 +27,41 @@ impl Session<'_> {
     /// are: their plan stands.
     fn is_stopped(&mut self) -> Step<bool> {
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
-        let waiting: Vec<String> =
-            self.parts.values().filter(|part| part.in_flight()).map(|part| part.partition.to_string()).collect();
+        let waiting: Vec<String> = self
+            .parts
+            .values()
+            .filter(|part| part.in_flight())
+            .map(|part| part.partition.to_string())
+            .collect();
         if waiting.is_empty() {
             return Ok(true);
         }
         if since.elapsed() > self.options().stop_deadline {
-            return Err(SinkError::Unfinished { partitions: waiting.join(", ") }.into());
+            return Err(SinkError::Unfinished {
+                partitions: waiting.join(", "),
+            }
+            .into());
         }
         Ok(false)
     }
 
     /// Whether a partition was read to where it ended when the input was said to be over.
     pub(super) fn at_target(&self, part: &Part) -> bool {
-        let target = self.targets.as_ref().and_then(|targets| targets.get(&part.partition));
-        part.in_line() && target.is_some_and(|target| part.end_seen.is_some_and(|seen| seen >= *target))
+        let target = self
+            .targets
+            .as_ref()
+            .and_then(|targets| targets.get(&part.partition));
+        part.in_line()
+            && target.is_some_and(|target| part.end_seen.is_some_and(|seen| seen >= *target))
     }
 
     fn is_drained(&mut self) -> Step<bool> {
         if self.targets.is_none() {
             self.targets = Some(self.ends()?);
         }
-        let drained = |part: &Part| matches!(part.state, State::Idle) && part.plan.is_none() && self.at_target(part);
+        let drained = |part: &Part| {
+            matches!(part.state, State::Idle) && part.plan.is_none() && self.at_target(part)
+        };
         if !self.parts.values().all(drained) {
             return Ok(false);
         }
@@ -67,7 +80,9 @@ impl Session<'_> {
         for (name, topic) in &self.worker.topics {
             for number in 0..topic.description.partitions {
                 let partition = TopicPartition::new(name.clone(), number);
-                let bounds = attempt(options, "find the partition's bounds", || options.log.bounds(&partition))?;
+                let bounds = attempt(options, "find the partition's bounds", || {
+                    options.log.bounds(&partition)
+                })?;
                 ends.insert(partition, bounds.end);
             }
         }
@@ -78,7 +93,9 @@ impl Session<'_> {
     fn step_over_holes(&mut self) -> Step<()> {
         let partitions: Vec<TopicPartition> = self.parts.keys().cloned().collect();
         for partition in partitions {
-            let Some(mut part) = self.parts.remove(&partition) else { continue };
+            let Some(mut part) = self.parts.remove(&partition) else {
+                continue;
+            };
             let mut committed = Ok(());
             if let Some(end) = part.end_seen.filter(|end| *end > part.at) {
                 let note = self.settled(&part, part.totals);
@@ -97,13 +114,21 @@ impl Session<'_> {
         let targets = self.targets.clone().unwrap_or_default();
         let partitions: Vec<TopicPartition> = targets.keys().cloned().collect();
         let options = &self.worker.options;
-        let committed = attempt(options, "read committed offsets", || options.log.committed(&options.group, &partitions))?;
+        let committed = attempt(options, "read committed offsets", || {
+            options.log.committed(&options.group, &partitions)
+        })?;
         for ((partition, target), committed) in targets.iter().zip(&committed) {
             let done = match committed {
                 Some(Committed { offset, metadata }) => {
                     offset >= target && Note::parse(metadata).is_ok_and(|note| note.plan.is_none())
                 }
-                None => attempt(options, "find the partition's bounds", || options.log.bounds(partition))?.start >= *target,
+                None => {
+                    attempt(options, "find the partition's bounds", || {
+                        options.log.bounds(partition)
+                    })?
+                    .start
+                        >= *target
+                }
             };
             if !done {
                 return Ok(false);

@@ -34,12 +34,18 @@ impl Session<'_> {
             return Ok(());
         }
         loop {
-            let open = self.parts.values().filter(|part| part.open_flush().is_some());
-            let sizes: Vec<(usize, TopicPartition)> =
-                open.map(|part| (part.memory_bytes(), part.partition.clone())).collect();
+            let open = self
+                .parts
+                .values()
+                .filter(|part| part.open_flush().is_some());
+            let sizes: Vec<(usize, TopicPartition)> = open
+                .map(|part| (part.memory_bytes(), part.partition.clone()))
+                .collect();
             let gathered: usize = sizes.iter().map(|(bytes, _)| bytes).sum();
             match sizes.into_iter().max() {
-                Some((_, largest)) if gathered > bound / 2 => self.flush(&largest, Cause::Memory)?,
+                Some((_, largest)) if gathered > bound / 2 => {
+                    self.flush(&largest, Cause::Memory)?
+                }
                 _ => return Ok(()),
             }
         }
@@ -80,7 +86,15 @@ impl Session<'_> {
         };
         let sealed = gather.seal()?;
         let plan = self.stand(part, &sealed)?;
-        let Sealed { start, end, files, dead, left_out_rows, memory_bytes, .. } = sealed;
+        let Sealed {
+            start,
+            end,
+            files,
+            dead,
+            left_out_rows,
+            memory_bytes,
+            ..
+        } = sealed;
         let origin = self.origin(part, start, end);
         let options = &self.worker.options;
         let upload = Upload {
@@ -96,11 +110,22 @@ impl Session<'_> {
         let upload = self.worker.uploads.spawn(async move {
             let result = upload.run().await;
             // when nobody listens any more, somebody else does the flush again
-            let _ = done.send(Done { partition, epoch, result });
+            let _ = done.send(Done {
+                partition,
+                epoch,
+                result,
+            });
         });
         let began = Instant::now();
-        part.state =
-            State::InFlight(Box::new(InFlight { plan, dead, left_out_rows, cause, began, memory_bytes, upload }));
+        part.state = State::InFlight(Box::new(InFlight {
+            plan,
+            dead,
+            left_out_rows,
+            cause,
+            began,
+            memory_bytes,
+            upload,
+        }));
         Ok(())
     }
 
@@ -108,8 +133,12 @@ impl Session<'_> {
     fn stand(&mut self, part: &Part, sealed: &Sealed) -> Step<FlushPlan> {
         let (dead, files) = (sealed.dead.len() as u64, sealed.files.len() as u64);
         if let Some(plan) = &sealed.plan {
-            check_counts(sealed.start, plan, sealed.rows, dead, files)
-                .map_err(|refusal| Refused { partition: part.partition.clone(), refusal })?;
+            check_counts(sealed.start, plan, sealed.rows, dead, files).map_err(|refusal| {
+                Refused {
+                    partition: part.partition.clone(),
+                    refusal,
+                }
+            })?;
             return Ok(plan.clone());
         }
         let plan = FlushPlan {
@@ -120,7 +149,12 @@ impl Session<'_> {
             schema_id: sealed.reader.id,
             row_group_rows: sealed.row_group_rows,
             writer: WRITER_VERSION,
-            fingerprint: fingerprint(&sealed.layout, &sealed.reader.text, sealed.row_group_rows, WRITER_VERSION),
+            fingerprint: fingerprint(
+                &sealed.layout,
+                &sealed.reader.text,
+                sealed.row_group_rows,
+                WRITER_VERSION,
+            ),
             layout: sealed.layout.clone(),
         };
         let topic_id = &self.topic_of(&part.partition).description.id;
@@ -132,7 +166,12 @@ impl Session<'_> {
     fn origin(&self, part: &Part, start: i64, end: i64) -> Origin {
         Origin {
             topic: part.partition.topic.clone(),
-            topic_id: self.topic_of(&part.partition).description.id.as_str().into(),
+            topic_id: self
+                .topic_of(&part.partition)
+                .description
+                .id
+                .as_str()
+                .into(),
             partition: part.partition.partition,
             start,
             end,
@@ -141,8 +180,15 @@ impl Session<'_> {
 
     /// Ends the flushes whose uploads have ended.
     pub(super) fn take_completions(&mut self) -> Step<()> {
-        while let Ok(Done { partition, epoch, result }) = self.done.1.try_recv() {
-            let Some(mut part) = self.parts.remove(&partition) else { continue };
+        while let Ok(Done {
+            partition,
+            epoch,
+            result,
+        }) = self.done.1.try_recv()
+        {
+            let Some(mut part) = self.parts.remove(&partition) else {
+                continue;
+            };
             let ended = match &part.state {
                 State::InFlight(_) if part.epoch == epoch => self.end_flush(&mut part, result),
                 _ => Ok(()),
@@ -180,12 +226,26 @@ impl Session<'_> {
         let metrics = &options.metrics;
         metrics.rows.with_label_values(topic).inc_by(plan.rows);
         metrics.files.with_label_values(topic).inc_by(plan.files);
-        metrics.file_bytes.with_label_values(topic).inc_by(uploaded.bytes);
-        metrics.flushes.with_label_values(&[topic[0], flight.cause.word()]).inc();
-        metrics.flush_seconds.observe(flight.began.elapsed().as_secs_f64());
-        metrics.unknown_field_rows.with_label_values(topic).inc_by(flight.left_out_rows);
+        metrics
+            .file_bytes
+            .with_label_values(topic)
+            .inc_by(uploaded.bytes);
+        metrics
+            .flushes
+            .with_label_values(&[topic[0], flight.cause.word()])
+            .inc();
+        metrics
+            .flush_seconds
+            .observe(flight.began.elapsed().as_secs_f64());
+        metrics
+            .unknown_field_rows
+            .with_label_values(topic)
+            .inc_by(flight.left_out_rows);
         for reason in reasons {
-            metrics.dead_letters.with_label_values(&[topic[0], reason]).inc();
+            metrics
+                .dead_letters
+                .with_label_values(&[topic[0], reason])
+                .inc();
         }
         let progress = &options.progress;
         add(&progress.rows, plan.rows);
@@ -216,7 +276,10 @@ impl Session<'_> {
         for letter in letters {
             let key = letter.key(origin);
             let value = encoder.encode(letter, origin);
-            let unusable = |detail| SinkError::Schema { topic: topic.options.dead_letters.clone(), detail };
+            let unusable = |detail| SinkError::Schema {
+                topic: topic.options.dead_letters.clone(),
+                detail,
+            };
             records.push((key, value.map_err(unusable)?));
         }
         let to = topic.options.dead_letters.clone();
@@ -247,7 +310,10 @@ impl Session<'_> {
             none => {
                 let options = ProducerOptions {
                     linger: Duration::from_millis(5),
-                    ..ProducerOptions::idempotent(format!("{}-dead-letters", self.worker.options.group))
+                    ..ProducerOptions::idempotent(format!(
+                        "{}-dead-letters",
+                        self.worker.options.group
+                    ))
                 };
                 none.insert(self.worker.options.log.producer(&options)?)
             }
@@ -275,7 +341,12 @@ impl Session<'_> {
         let subject = format!("{name}-value");
         let (began, mut failures) = (Instant::now(), 0);
         let id: SchemaId = loop {
-            match self.worker.options.registry.register(&subject, schemas::shipped::DEAD_LETTER) {
+            match self
+                .worker
+                .options
+                .registry
+                .register(&subject, schemas::shipped::DEAD_LETTER)
+            {
                 Ok(id) => break id,
                 Err(error @ RegistryError::Unavailable { .. }) => {
                     failures += 1;
@@ -286,10 +357,19 @@ impl Session<'_> {
                     tracing::warn!(reason = %error, pause_ms = pause.as_millis(), "waiting for the registry");
                     std::thread::sleep(pause);
                 }
-                Err(source) => return Err(SinkError::Registry { topic: name, source }.into()),
+                Err(source) => {
+                    return Err(SinkError::Registry {
+                        topic: name,
+                        source,
+                    }
+                    .into());
+                }
             }
         };
-        let encoder = Encoder::new(id).map_err(|detail| SinkError::Schema { topic: name, detail })?;
+        let encoder = Encoder::new(id).map_err(|detail| SinkError::Schema {
+            topic: name,
+            detail,
+        })?;
         if let Some(topic) = self.worker.topics.get_mut(&origin.topic) {
             topic.encoder = Some(encoder);
         }

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use runtime::lifecycle::Phase;
 use runtime::log::{
-    Class, Consumer, ConsumerOptions, Event, LogError, OffsetCommit, Offset, Producer, TopicDescription, TopicPartition,
-    TopicSpec,
+    Class, Consumer, ConsumerOptions, Event, LogError, Offset, OffsetCommit, Producer,
+    TopicDescription, TopicPartition, TopicSpec,
 };
 use schemas::SchemaId;
 
@@ -73,14 +73,19 @@ pub fn run(options: Options) -> Result<Summary, SinkError> {
     options.check()?;
     let lake = OpenLake::open(&options.lake)?;
     std::fs::create_dir_all(&options.spill_dir).map_err(|source| {
-        SinkError::Write(crate::writer::WriteError::Spill { folder: options.spill_dir.clone(), source })
+        SinkError::Write(crate::writer::WriteError::Spill {
+            folder: options.spill_dir.clone(),
+            source,
+        })
     })?;
     let uploads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sink-s3-upload")
         .enable_all()
         .build()
-        .map_err(|error| SinkError::Options { detail: format!("no thread can be started for uploads: {error}") })?;
+        .map_err(|error| SinkError::Options {
+            detail: format!("no thread can be started for uploads: {error}"),
+        })?;
     let result = Worker::new(options, lake, uploads.handle().clone()).and_then(Worker::run);
     uploads.shutdown_background();
     result
@@ -105,7 +110,11 @@ struct Topic {
 }
 
 impl Worker {
-    fn new(options: Options, lake: OpenLake, uploads: tokio::runtime::Handle) -> Result<Self, SinkError> {
+    fn new(
+        options: Options,
+        lake: OpenLake,
+        uploads: tokio::runtime::Handle,
+    ) -> Result<Self, SinkError> {
         let mut worker = Self {
             topics: BTreeMap::new(),
             producer: None,
@@ -117,7 +126,9 @@ impl Worker {
         match worker.describe_topics() {
             Ok(()) => Ok(worker),
             Err(Stop::Fail(error)) => Err(error),
-            Err(Stop::Rejoin(detail)) => Err(SinkError::Options { detail: format!("the log can't be reached: {detail}") }),
+            Err(Stop::Rejoin(detail)) => Err(SinkError::Options {
+                detail: format!("the log can't be reached: {detail}"),
+            }),
         }
     }
 
@@ -126,28 +137,50 @@ impl Worker {
         for topic in self.options.topics.clone() {
             let name: Arc<str> = topic.name.as_str().into();
             let description = self.describe(&topic.name)?;
-            let letters = self.attempt("find the dead-letter topic", || self.options.log.topic(&topic.dead_letters))?;
+            let letters = self.attempt("find the dead-letter topic", || {
+                self.options.log.topic(&topic.dead_letters)
+            })?;
             if letters.is_none() {
                 let spec = TopicSpec::new(&topic.dead_letters, 1);
-                let created = self.attempt("create the dead-letter topic", || self.options.log.create_topic(&spec))?;
+                let created = self.attempt("create the dead-letter topic", || {
+                    self.options.log.create_topic(&spec)
+                })?;
                 if created {
                     tracing::info!(topic = topic.dead_letters, "created a dead-letter topic");
                 }
             }
             let known = self.topics.remove(&name);
-            let (encoder, reported) = known.map_or_else(Default::default, |known| (known.encoder, known.reported));
-            self.topics.insert(name, Topic { options: topic, description, encoder, reported });
+            let (encoder, reported) =
+                known.map_or_else(Default::default, |known| (known.encoder, known.reported));
+            self.topics.insert(
+                name,
+                Topic {
+                    options: topic,
+                    description,
+                    encoder,
+                    reported,
+                },
+            );
         }
         Ok(())
     }
 
     fn describe(&self, name: &str) -> Step<TopicDescription> {
         let found = self.attempt("find the topic", || self.options.log.topic(name))?;
-        found.ok_or_else(|| at_log("find the topic", LogError::UnknownTopic { name: name.into() }))
+        found.ok_or_else(|| {
+            at_log(
+                "find the topic",
+                LogError::UnknownTopic { name: name.into() },
+            )
+        })
     }
 
     /// Calls the log, again if that may help.
-    fn attempt<T>(&self, action: &'static str, call: impl FnMut() -> Result<T, LogError>) -> Step<T> {
+    fn attempt<T>(
+        &self,
+        action: &'static str,
+        call: impl FnMut() -> Result<T, LogError>,
+    ) -> Step<T> {
         attempt(&self.options, action, call)
     }
 
@@ -164,14 +197,25 @@ impl Worker {
                         return Err(SinkError::Unfinished { partitions: reason });
                     }
                     self.options.metrics.rejoins.inc();
-                    rejoins = if began.elapsed() > LOG_DEADLINE { 1 } else { rejoins + 1 };
+                    rejoins = if began.elapsed() > LOG_DEADLINE {
+                        1
+                    } else {
+                        rejoins + 1
+                    };
                     let pause = self.options.backoff.pause(rejoins);
-                    tracing::warn!(reason, pause_ms = pause.as_millis(), "left the group, joining it again");
+                    tracing::warn!(
+                        reason,
+                        pause_ms = pause.as_millis(),
+                        "left the group, joining it again"
+                    );
                     std::thread::sleep(pause);
                 }
             }
         }
-        Ok(Summary { counts: self.options.progress.counts(), partitions: self.partitions })
+        Ok(Summary {
+            counts: self.options.progress.counts(),
+            partitions: self.partitions,
+        })
     }
 }
 
@@ -231,8 +275,14 @@ impl<'w> Session<'w> {
             session_timeout: options.session_timeout,
             ..ConsumerOptions::new(&options.group)
         };
-        let mut consumer = attempt(options, "make a consumer", || options.log.consumer(&consumer))?;
-        let names: Vec<&str> = options.topics.iter().map(|topic| topic.name.as_str()).collect();
+        let mut consumer = attempt(options, "make a consumer", || {
+            options.log.consumer(&consumer)
+        })?;
+        let names: Vec<&str> = options
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_str())
+            .collect();
         attempt(options, "join the group", || consumer.subscribe(&names))?;
         Ok(Self {
             worker,
@@ -270,18 +320,33 @@ impl<'w> Session<'w> {
             }
             self.pause_and_resume()?;
             self.measure();
-            let busy = self.options().lifecycle.phase() != Phase::Running || self.parts.values().any(Part::in_flight);
-            match self.consumer.poll(if busy { BUSY_WAIT } else { IDLE_WAIT }, POLL_RECORDS) {
+            let busy = self.options().lifecycle.phase() != Phase::Running
+                || self.parts.values().any(Part::in_flight);
+            match self
+                .consumer
+                .poll(if busy { BUSY_WAIT } else { IDLE_WAIT }, POLL_RECORDS)
+            {
                 Ok(None) => self.poll_failures = 0,
                 Ok(Some(event)) => {
                     self.poll_failures = 0;
                     self.on_event(event)?;
                 }
-                Err(LogError::OffsetOutOfRange { partition, offset, start, end }) => {
+                Err(LogError::OffsetOutOfRange {
+                    partition,
+                    offset,
+                    start,
+                    end,
+                }) => {
                     let refusal = if start > offset {
-                        Refusal::Overtaken { offset, log_start: start }
+                        Refusal::Overtaken {
+                            offset,
+                            log_start: start,
+                        }
                     } else {
-                        Refusal::Truncated { needed: offset, log_end: end }
+                        Refusal::Truncated {
+                            needed: offset,
+                            log_end: end,
+                        }
                     };
                     return Err(Refused { partition, refusal }.into());
                 }
@@ -299,7 +364,10 @@ impl<'w> Session<'w> {
     fn on_event(&mut self, event: Event) -> Step<()> {
         match event {
             Event::Records(batch) => self.on_records(&batch),
-            Event::End { partition, position } => {
+            Event::End {
+                partition,
+                position,
+            } => {
                 if let Some(part) = self.parts.get_mut(&partition)
                     && part.in_line()
                 {
@@ -323,12 +391,19 @@ impl<'w> Session<'w> {
 
     /// Commits one partition's offset. Only for a partition that is owned: a [`Part`] is the proof.
     fn commit(&mut self, part: &Part, offset: Offset, note: &Note) -> Step<()> {
-        let metadata = note
-            .encode()
-            .map_err(|source| SinkError::Plan { partition: part.partition.clone(), source })?;
-        let commit = [OffsetCommit { partition: part.partition.clone(), offset, metadata }];
+        let metadata = note.encode().map_err(|source| SinkError::Plan {
+            partition: part.partition.clone(),
+            source,
+        })?;
+        let commit = [OffsetCommit {
+            partition: part.partition.clone(),
+            offset,
+            metadata,
+        }];
         let consumer = &mut self.consumer;
-        attempt(&self.worker.options, "commit offsets", || consumer.commit(&commit))
+        attempt(&self.worker.options, "commit offsets", || {
+            consumer.commit(&commit)
+        })
     }
 
     /// A settled note of a partition.
@@ -343,10 +418,24 @@ impl<'w> Session<'w> {
 
     fn note_partitions(&mut self) {
         for part in self.parts.values() {
-            let Totals { from, rows, dead, files } = part.totals;
+            let Totals {
+                from,
+                rows,
+                dead,
+                files,
+            } = part.totals;
             let pending = part.plan.is_some();
-            let ledger = PartitionLedger { from, offset: part.at, rows, dead, files, pending };
-            self.worker.partitions.insert(part.partition.clone(), ledger);
+            let ledger = PartitionLedger {
+                from,
+                offset: part.at,
+                rows,
+                dead,
+                files,
+                pending,
+            };
+            self.worker
+                .partitions
+                .insert(part.partition.clone(), ledger);
         }
     }
 
@@ -354,17 +443,30 @@ impl<'w> Session<'w> {
     fn measure(&mut self) {
         let memory: usize = self.parts.values().map(Part::memory_bytes).sum();
         let metrics = &self.worker.options.metrics;
-        metrics.memory_bytes.set(i64::try_from(memory).unwrap_or(i64::MAX));
-        if self.measured.is_some_and(|last| last.elapsed() < MEASURE_EVERY) {
+        metrics
+            .memory_bytes
+            .set(i64::try_from(memory).unwrap_or(i64::MAX));
+        if self
+            .measured
+            .is_some_and(|last| last.elapsed() < MEASURE_EVERY)
+        {
             return;
         }
         self.measured = Some(Instant::now());
         for part in self.parts.values() {
-            let Ok(bounds) = self.worker.options.log.bounds(&part.partition) else { continue };
+            let Ok(bounds) = self.worker.options.log.bounds(&part.partition) else {
+                continue;
+            };
             let number = part.partition.partition.to_string();
             let labels = [&*part.partition.topic, number.as_str()];
-            metrics.lag_records.with_label_values(&labels).set((bounds.stable - part.at).max(0));
-            metrics.headroom_records.with_label_values(&labels).set((part.at - bounds.start).max(0));
+            metrics
+                .lag_records
+                .with_label_values(&labels)
+                .set((bounds.stable - part.at).max(0));
+            metrics
+                .headroom_records
+                .with_label_values(&labels)
+                .set((part.at - bounds.start).max(0));
         }
     }
 }

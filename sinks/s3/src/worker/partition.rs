@@ -90,7 +90,13 @@ impl Drop for InFlight {
 }
 
 impl Part {
-    pub fn new(partition: TopicPartition, epoch: u64, at: Offset, totals: Totals, plan: Option<FlushPlan>) -> Self {
+    pub fn new(
+        partition: TopicPartition,
+        epoch: u64,
+        at: Offset,
+        totals: Totals,
+        plan: Option<FlushPlan>,
+    ) -> Self {
         Self {
             partition,
             epoch,

@@ -3,8 +3,8 @@
 use runtime::log::{Batch, Record, TopicPartition};
 use schemas::{RegistryError, SchemaId};
 
-use super::{Session, attempt};
 use super::partition::{Cause, Part, State};
+use super::{Session, attempt};
 use crate::error::{SinkError, Step};
 use crate::fields::left_out;
 use crate::gather::{Gather, Reader, Taken};
@@ -30,7 +30,11 @@ impl Session<'_> {
         };
         add(&self.options().progress.read, batch.len() as u64);
         // behind records that were not taken nothing is taken before a seek has brought them again
-        let taken = if part.in_line() { self.take_all(&mut part, batch) } else { Ok(()) };
+        let taken = if part.in_line() {
+            self.take_all(&mut part, batch)
+        } else {
+            Ok(())
+        };
         part.delivered = part.delivered.max(batch.next_position());
         self.parts.insert(part.partition.clone(), part);
         taken
@@ -63,12 +67,24 @@ impl Session<'_> {
                 && record.offset >= plan.end
             {
                 let detail = format!("offset {} is not on the log any more", plan.end - 1);
-                let refusal = Refusal::OtherRecords { start: gather.start, end: plan.end, detail };
-                return Err(Refused { partition: part.partition.clone(), refusal }.into());
+                let refusal = Refusal::OtherRecords {
+                    start: gather.start,
+                    end: plan.end,
+                    detail,
+                };
+                return Err(Refused {
+                    partition: part.partition.clone(),
+                    refusal,
+                }
+                .into());
             }
             match gather.take(record)? {
                 Taken::Yes => {
-                    if gather.plan.as_ref().is_some_and(|plan| plan.end == gather.next) {
+                    if gather
+                        .plan
+                        .as_ref()
+                        .is_some_and(|plan| plan.end == gather.next)
+                    {
                         self.begin_flush(part, Cause::Plan)?;
                         return Ok(Go::Halt);
                     }
@@ -120,7 +136,13 @@ impl Session<'_> {
             && topic.reported.insert((reader, writer))
         {
             let (topic, fields) = (&topic.options.name, fields.join(", "));
-            tracing::warn!(topic, reader, writer, fields, "fields are left out: register a schema that has them");
+            tracing::warn!(
+                topic,
+                reader,
+                writer,
+                fields,
+                "fields are left out: register a schema that has them"
+            );
         }
         Ok(Go::On)
     }
@@ -133,31 +155,60 @@ impl Session<'_> {
             None => match registry.latest(&topic.subject) {
                 Ok(Some((id, text))) => Reader { id, text },
                 Ok(None) => {
-                    let detail = format!("the registry has no subject {}: register the schema there", topic.subject);
-                    return Err(SinkError::Schema { topic: topic.name.clone(), detail }.into());
+                    let detail = format!(
+                        "the registry has no subject {}: register the schema there",
+                        topic.subject
+                    );
+                    return Err(SinkError::Schema {
+                        topic: topic.name.clone(),
+                        detail,
+                    }
+                    .into());
                 }
                 Err(error) => return self.wait_for_registry(part, error).map(|_| None),
             },
             Some(plan) => {
-                let refused = |refusal| Refused { partition: part.partition.clone(), refusal };
+                let refused = |refusal| Refused {
+                    partition: part.partition.clone(),
+                    refusal,
+                };
                 match registry.by_id(plan.schema_id) {
                     Ok(text) => {
                         check_schema(part.at, plan, &text).map_err(refused)?;
-                        Reader { id: plan.schema_id, text }
+                        Reader {
+                            id: plan.schema_id,
+                            text,
+                        }
                     }
-                    Err(error @ (RegistryError::Unknown { .. } | RegistryError::Invalid { .. })) => {
+                    Err(
+                        error @ (RegistryError::Unknown { .. } | RegistryError::Invalid { .. }),
+                    ) => {
                         let (start, end) = (part.at, plan.end);
-                        let refusal = Refusal::OtherFingerprint { start, end, detail: error.to_string() };
+                        let refusal = Refusal::OtherFingerprint {
+                            start,
+                            end,
+                            detail: error.to_string(),
+                        };
                         return Err(refused(refusal).into());
                     }
                     Err(error) => return self.wait_for_registry(part, error).map(|_| None),
                 }
             }
         };
-        let writer =
-            WriterOptions { row_group_rows: options.flush.row_group_rows, spill_dir: options.spill_dir.clone() };
+        let writer = WriterOptions {
+            row_group_rows: options.flush.row_group_rows,
+            spill_dir: options.spill_dir.clone(),
+        };
         let plan = part.plan.clone();
-        let gather = Gather::new(&topic.name, part.at, registry, reader, &topic.layout, writer, plan)?;
+        let gather = Gather::new(
+            &topic.name,
+            part.at,
+            registry,
+            reader,
+            &topic.layout,
+            writer,
+            plan,
+        )?;
         Ok(Some(gather))
     }
 
@@ -174,9 +225,11 @@ impl Session<'_> {
             | RegistryError::Incompatible { .. }
             | RegistryError::Invalid { .. }
             | RegistryError::NotAllowed { .. }
-            | RegistryError::Storage { .. } => {
-                Err(SinkError::Registry { topic: part.partition.topic.to_string(), source: error }.into())
+            | RegistryError::Storage { .. } => Err(SinkError::Registry {
+                topic: part.partition.topic.to_string(),
+                source: error,
             }
+            .into()),
         }
     }
 

@@ -21,41 +21,71 @@ impl Session<'_> {
         }
         self.worker.describe_topics()?;
         let consumer = &mut self.consumer;
-        let committed =
-            attempt(&self.worker.options, "read committed offsets", || consumer.committed(partitions))?;
-        let fresh: Vec<&TopicPartition> =
-            partitions.iter().zip(&committed).filter(|(_, found)| found.is_none()).map(|(partition, _)| partition).collect();
+        let committed = attempt(&self.worker.options, "read committed offsets", || {
+            consumer.committed(partitions)
+        })?;
+        let fresh: Vec<&TopicPartition> = partitions
+            .iter()
+            .zip(&committed)
+            .filter(|(_, found)| found.is_none())
+            .map(|(partition, _)| partition)
+            .collect();
         let written = self.written(&fresh)?;
 
         self.epoch += 1;
         let mut starts = Vec::with_capacity(partitions.len());
         for (partition, committed) in partitions.iter().zip(&committed) {
             let options = &self.worker.options;
-            let bounds = attempt(options, "find the partition's bounds", || options.log.bounds(partition))?;
+            let bounds = attempt(options, "find the partition's bounds", || {
+                options.log.bounds(partition)
+            })?;
             let topic = &self.topic_of(partition).description;
             let facts = Facts {
                 topic_id: &topic.id,
-                cleanup_policy: topic.config.get("cleanup.policy").map_or("", String::as_str),
+                cleanup_policy: topic
+                    .config
+                    .get("cleanup.policy")
+                    .map_or("", String::as_str),
                 bounds,
                 committed: committed.as_ref(),
                 files_exist: written.contains(partition),
             };
             let (at, totals, plan) = match decide(&facts) {
-                Decision::Begin { at } => (at, Totals { from: at, ..Totals::default() }, None),
+                Decision::Begin { at } => (
+                    at,
+                    Totals {
+                        from: at,
+                        ..Totals::default()
+                    },
+                    None,
+                ),
                 Decision::GoOn { at, totals } => (at, totals, None),
-                Decision::Finish { start, totals, plan } => {
+                Decision::Finish {
+                    start,
+                    totals,
+                    plan,
+                } => {
                     tracing::info!(%partition, start, end = plan.end, "a flush is half done, finishing it");
                     (start, totals, Some(plan))
                 }
                 Decision::Refuse(refusal) => {
-                    return Err(Refused { partition: partition.clone(), refusal }.into());
+                    return Err(Refused {
+                        partition: partition.clone(),
+                        refusal,
+                    }
+                    .into());
                 }
             };
             starts.push((partition.clone(), at));
-            self.parts.insert(partition.clone(), Part::new(partition.clone(), self.epoch, at, totals, plan));
+            self.parts.insert(
+                partition.clone(),
+                Part::new(partition.clone(), self.epoch, at, totals, plan),
+            );
         }
         let consumer = &mut self.consumer;
-        attempt(&self.worker.options, "begin to read", || consumer.assign(&starts))?;
+        attempt(&self.worker.options, "begin to read", || {
+            consumer.assign(&starts)
+        })?;
         tracing::info!(partitions = partitions.len(), "partitions were assigned");
         Ok(())
     }
@@ -64,7 +94,10 @@ impl Session<'_> {
     fn written(&self, partitions: &[&TopicPartition]) -> Step<Vec<TopicPartition>> {
         let mut by_topic: BTreeMap<Arc<str>, Vec<i32>> = BTreeMap::new();
         for partition in partitions {
-            by_topic.entry(partition.topic.clone()).or_default().push(partition.partition);
+            by_topic
+                .entry(partition.topic.clone())
+                .or_default()
+                .push(partition.partition);
         }
         let mut written = Vec::new();
         for (topic, numbers) in by_topic {
@@ -78,13 +111,21 @@ impl Session<'_> {
                         failures += 1;
                         let pause = self.backoff().pause(failures);
                         let reason = chain(&error);
-                        tracing::warn!(reason, pause_ms = pause.as_millis(), "the lake can't be listed, trying again");
+                        tracing::warn!(
+                            reason,
+                            pause_ms = pause.as_millis(),
+                            "the lake can't be listed, trying again"
+                        );
                         std::thread::sleep(pause);
                     }
                     Err(error) => return Err(crate::error::SinkError::from(error).into()),
                 }
             };
-            written.extend(found.into_iter().map(|number| TopicPartition::new(topic.clone(), number)));
+            written.extend(
+                found
+                    .into_iter()
+                    .map(|number| TopicPartition::new(topic.clone(), number)),
+            );
         }
         Ok(written)
     }
@@ -93,7 +134,9 @@ impl Session<'_> {
         // Open flushes are dropped: nothing of them was uploaded, and the next owner reads them again.
         let began = Instant::now();
         while began.elapsed() < REVOKE_GRACE
-            && partitions.iter().any(|partition| self.parts.get(partition).is_some_and(Part::in_flight))
+            && partitions
+                .iter()
+                .any(|partition| self.parts.get(partition).is_some_and(Part::in_flight))
         {
             self.take_completions()?;
             std::thread::sleep(Duration::from_millis(5));
@@ -102,7 +145,10 @@ impl Session<'_> {
     }
 
     pub(super) fn on_lost(&mut self, partitions: &[TopicPartition]) -> Step<()> {
-        tracing::warn!(partitions = partitions.len(), "partitions were lost to other members");
+        tracing::warn!(
+            partitions = partitions.len(),
+            "partitions were lost to other members"
+        );
         self.give_up(partitions)
     }
 
@@ -117,6 +163,8 @@ impl Session<'_> {
             let _ = metrics.headroom_records.remove_label_values(&labels);
         }
         let consumer = &mut self.consumer;
-        attempt(&self.worker.options, "give partitions back", || consumer.unassign(partitions))
+        attempt(&self.worker.options, "give partitions back", || {
+            consumer.unassign(partitions)
+        })
     }
 }
