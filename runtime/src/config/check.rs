@@ -85,6 +85,7 @@ pub(super) fn between_keys(
     at_least_one("producer.commit_rows", config.producer.commit_rows);
     at_least_one("sink_s3.flush_bytes", config.sink_s3.flush_bytes);
     at_least_one("sink_s3.flush_rows", config.sink_s3.flush_rows);
+    at_least_one("sink_s3.memory_bytes", config.sink_s3.memory_bytes);
     at_least_one(
         "sink_s3.flush_interval_ms",
         config.sink_s3.flush_interval_ms.0,

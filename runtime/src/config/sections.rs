@@ -192,12 +192,18 @@ pub struct SinkS3Config {
     pub flush_rows: u64,
     /// Flush after this time.
     pub flush_interval_ms: Millis,
-    /// The timestamp column that year, month, day and hour are taken from.
+    /// The most memory that gathered rows take.
+    pub memory_bytes: u64,
+    /// The folder for temporary files; empty: the system's.
+    pub spill_dir: PathBuf,
+    /// The timestamp column that year, month, day and hour are taken from; empty: none.
     pub partition_time: String,
     /// Their time zone, an IANA name.
     pub partition_zone: String,
     /// The columns that partition files further.
     pub partition_columns: Vec<String>,
+    /// The timestamp columns of topics that have another one.
+    pub partition_time_by_topic: BTreeMap<String, String>,
 }
 
 /// `[sink_opensearch]`

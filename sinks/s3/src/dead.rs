@@ -4,14 +4,12 @@
 //! that is done again sends them to the topic again: they are counted by distinct topic, partition and offset, which is
 //! also their key.
 
-use apache_avro::Schema;
-use apache_avro::types::Value;
-use apache_avro::writer::datum::GenericDatumWriter;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use runtime::dead_letter::{self, Refused};
 use runtime::log::Offset;
-use schemas::{SchemaId, wire};
+use schemas::SchemaId;
 use serde_json::json;
 
 use crate::writer::Origin;
@@ -53,60 +51,20 @@ impl DeadLetter {
         size_of::<Self>() + self.detail.len() + self.raw.len()
     }
 
-    /// The key of the record in the dead-letter topic.
-    pub fn key(&self, origin: &Origin) -> String {
-        format!("{}-{}-{}", origin.topic, origin.partition, self.offset)
-    }
-
-    fn value(self, origin: &Origin) -> Value {
-        let some = |value: Value| Value::Union(1, Box::new(value));
-        let none = || Value::Union(0, Box::new(Value::Null));
-        let schema_id = self.schema_id.and_then(|id| i32::try_from(id).ok());
-        Value::Record(vec![
-            ("stage".into(), Value::String(STAGE.into())),
-            ("reason".into(), Value::String(self.reason.into())),
-            ("detail".into(), Value::String(self.detail)),
-            ("file".into(), none()),
-            ("line".into(), none()),
-            ("column".into(), none()),
-            (
-                "topic".into(),
-                some(Value::String(origin.topic.to_string())),
-            ),
-            ("partition".into(), some(Value::Int(origin.partition))),
-            ("offset".into(), some(Value::Long(self.offset))),
-            (
-                "schema_id".into(),
-                schema_id.map_or_else(none, |id| some(Value::Int(id))),
-            ),
-            ("raw".into(), Value::Bytes(self.raw)),
-        ])
-    }
-}
-
-/// Encodes dead letters for their topic.
-pub(crate) struct Encoder {
-    id: SchemaId,
-    schema: Schema,
-}
-
-impl Encoder {
-    /// With the number under which the shipped schema is registered.
-    pub fn new(id: SchemaId) -> Result<Self, String> {
-        let schema =
-            Schema::parse_str(schemas::shipped::DEAD_LETTER).map_err(|error| error.to_string())?;
-        Ok(Self { id, schema })
-    }
-
-    /// The framed record.
-    pub fn encode(&self, letter: DeadLetter, origin: &Origin) -> Result<Vec<u8>, String> {
-        let writer = GenericDatumWriter::builder(&self.schema).build();
-        let datum = writer.and_then(|writer| writer.write_value_to_vec(letter.value(origin)));
-        let datum = datum.map_err(|error| error.to_string())?;
-        let mut framed = Vec::with_capacity(datum.len() + wire::HEADER_BYTES);
-        wire::frame(self.id, &mut framed);
-        framed.extend_from_slice(&datum);
-        Ok(framed)
+    /// As a letter of the dead-letter topic.
+    pub fn refused<'a>(&'a self, origin: &'a Origin) -> Refused<'a> {
+        Refused {
+            reason: self.reason,
+            detail: self.detail.clone(),
+            origin: dead_letter::Origin::Record {
+                topic: &origin.topic,
+                partition: origin.partition,
+                offset: self.offset,
+            },
+            column: None,
+            schema_id: self.schema_id,
+            raw: &self.raw,
+        }
     }
 }
 
@@ -136,7 +94,6 @@ pub(crate) fn lines(letters: &[DeadLetter], origin: &Origin) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use apache_avro::reader::datum::GenericDatumReader;
 
     use super::*;
 
@@ -148,41 +105,6 @@ mod tests {
             start: 0,
             end: 9,
         }
-    }
-
-    #[test]
-    fn a_dead_letter_can_be_read_under_the_shipped_schema() {
-        let long = vec![7; MAX_RAW_BYTES + 1];
-        let letter = DeadLetter::new(5, "undecodable", "it ends early".into(), Some(3), &long);
-        assert_eq!(letter.raw.len(), MAX_RAW_BYTES);
-        let framed = Encoder::new(12).unwrap().encode(letter, &origin()).unwrap();
-        let (id, mut body) = wire::unframe(&framed).unwrap();
-        assert_eq!(id, 12);
-        let schema = Schema::parse_str(schemas::shipped::DEAD_LETTER).unwrap();
-        let Value::Record(fields) = GenericDatumReader::builder(&schema)
-            .build()
-            .unwrap()
-            .read_value(&mut body)
-            .unwrap()
-        else {
-            panic!()
-        };
-        assert!(body.is_empty());
-        let field = |name: &str| &fields.iter().find(|(field, _)| field == name).unwrap().1;
-        assert_eq!(field("reason"), &Value::String("undecodable".into()));
-        assert_eq!(
-            field("topic"),
-            &Value::Union(1, Box::new(Value::String("t".into())))
-        );
-        assert_eq!(
-            field("partition"),
-            &Value::Union(1, Box::new(Value::Int(4)))
-        );
-        assert_eq!(field("offset"), &Value::Union(1, Box::new(Value::Long(5))));
-        assert_eq!(
-            field("schema_id"),
-            &Value::Union(1, Box::new(Value::Int(3)))
-        );
     }
 
     #[test]

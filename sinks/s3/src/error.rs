@@ -1,5 +1,6 @@
 //! Why the sink ends.
 
+use runtime::dead_letter::DeadLetterError;
 use runtime::log::{Class, LogError, TopicPartition};
 use schemas::RegistryError;
 
@@ -64,6 +65,15 @@ pub enum SinkError {
         /// What it says.
         #[source]
         source: RegistryError,
+    },
+    /// Dead letters can't be sent.
+    #[error("the dead letters of topic {topic} can't be sent")]
+    DeadLetters {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: DeadLetterError,
     },
     /// Files can't be written locally.
     #[error(transparent)]

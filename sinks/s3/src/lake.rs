@@ -18,6 +18,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, PutMode, PutOptions, RetryConfig};
+use runtime::config::Secret;
 
 use crate::writer::Origin;
 
@@ -38,8 +39,7 @@ pub enum Lake {
     },
 }
 
-/// A lake's address. Credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, …) or the
-/// machine's role, never from here.
+/// A lake's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Location {
     /// `s3://bucket/prefix`, `file:///folder`, or a folder.
@@ -50,6 +50,19 @@ pub struct Location {
     pub region: Option<String>,
     /// Whether the bucket is part of the host name (AWS's own style) rather than of the path, as most other servers want.
     pub virtual_host_style: bool,
+    /// The keys; without them the usual AWS places are asked (`AWS_ACCESS_KEY_ID`, …, web identity, the machine's role).
+    pub credentials: Option<Credentials>,
+}
+
+/// Keys of an S3 store. Debug shows none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The access key's id.
+    pub access_key_id: Secret,
+    /// The secret key.
+    pub secret_access_key: Secret,
+    /// The session token; empty for keys that last.
+    pub session_token: Secret,
 }
 
 impl Location {

@@ -13,6 +13,7 @@
 //! - What can't be done without losing rows or writing some twice is refused ([`plan::Refusal`]), with what to do.
 
 mod backoff;
+mod config;
 mod dead;
 mod error;
 mod fields;
@@ -30,7 +31,7 @@ pub mod writer;
 
 pub use backoff::Backoff;
 pub use error::SinkError;
-pub use lake::{Lake, LakeError, Location};
+pub use lake::{Credentials, Lake, LakeError, Location};
 pub use layout::Layout;
 pub use ledger::{LedgerError, PartitionLedger, read_ledger};
 pub use metrics::Metrics;

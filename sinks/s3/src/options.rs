@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime::lifecycle::Lifecycle;
-use runtime::log::Log;
+use runtime::log::{ConsumerOptions, Log, ProducerOptions};
+use runtime::metrics::Metrics as EdgeMetrics;
 use schemas::Registry;
 
 use crate::backoff::Backoff;
@@ -26,10 +27,10 @@ pub struct Options {
     pub topics: Vec<TopicOptions>,
     /// Where to write.
     pub lake: Lake,
-    /// The consumer group.
-    pub group: String,
-    /// The static member id, if the sink is to keep its partitions over a restart.
-    pub instance_id: Option<String>,
+    /// The consumer group, and how the sink takes part in it.
+    pub consumer: ConsumerOptions,
+    /// How dead letters are sent.
+    pub producer: ProducerOptions,
     /// When a flush ends.
     pub flush: FlushOptions,
     /// The folder for temporary files.
@@ -38,12 +39,12 @@ pub struct Options {
     pub backoff: Backoff,
     /// How long a run that was told to stop waits for the lake.
     pub stop_deadline: Duration,
-    /// How the group is kept.
-    pub session_timeout: Duration,
     /// Tells the run when to end.
     pub lifecycle: Lifecycle,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the edges count.
+    pub edge_metrics: EdgeMetrics,
     /// How far the run is.
     pub progress: Arc<Progress>,
 }
@@ -55,19 +56,16 @@ pub struct TopicOptions {
     pub name: String,
     /// The subject of its values in the registry: `<topic>-value` unless told otherwise.
     pub subject: String,
-    /// Where its dead letters go: `<topic>.dlq` unless told otherwise. It is created if it is not there.
-    pub dead_letters: String,
     /// Where its rows go.
     pub layout: Layout,
 }
 
 impl TopicOptions {
-    /// A topic with the usual subject and dead-letter topic.
+    /// A topic with the usual subject.
     pub fn new(name: impl Into<String>, layout: Layout) -> Self {
         let name = name.into();
         Self {
-            subject: format!("{name}-value"),
-            dead_letters: format!("{name}.dlq"),
+            subject: schemas::value_subject(&name),
             name,
             layout,
         }
@@ -111,24 +109,41 @@ impl Options {
         registry: Arc<dyn Registry>,
         topics: Vec<TopicOptions>,
         lake: Lake,
+        group: &str,
         metrics: Arc<Metrics>,
+        edge_metrics: EdgeMetrics,
     ) -> Self {
         Self {
             log,
             registry,
             topics,
             lake,
-            group: "sink-s3".into(),
-            instance_id: None,
+            consumer: ConsumerOptions::new(group),
+            producer: ProducerOptions::idempotent(format!("{group}-dead-letters")),
             flush: FlushOptions::default(),
             spill_dir: std::env::temp_dir(),
             backoff: Backoff::default(),
             stop_deadline: Duration::from_secs(30),
-            session_timeout: Duration::from_secs(10),
             lifecycle: Lifecycle::new(),
             metrics,
+            edge_metrics,
             progress: Arc::new(Progress::default()),
         }
+    }
+
+    /// Waits, but not longer than until the run is told to stop.
+    pub(crate) fn nap(&self, pause: Duration) {
+        const SLICE: Duration = Duration::from_millis(50);
+        let until = Instant::now() + pause;
+        while !self.lifecycle.stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+        // who is told to stop still gives the other side a moment
+        std::thread::sleep(pause.min(SLICE));
     }
 
     pub(crate) fn check(&self) -> Result<(), SinkError> {
@@ -153,7 +168,7 @@ impl Options {
                 return wrong(&format!("topic {} is named twice", topic.name));
             }
         }
-        if self.group.is_empty() {
+        if self.consumer.group.is_empty() {
             return wrong("the group has no name");
         }
         let FlushOptions {

@@ -12,7 +12,7 @@ use crate::error::{SinkError, Step};
 use crate::plan::Note;
 
 /// How often a drained worker looks whether the others are drained too.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+const ASK_EVERY: Duration = Duration::from_millis(30);
 
 impl Session<'_> {
     pub(super) fn is_over(&mut self) -> Step<bool> {
@@ -115,7 +115,7 @@ impl Session<'_> {
         let partitions: Vec<TopicPartition> = targets.keys().cloned().collect();
         let options = &self.worker.options;
         let committed = attempt(options, "read committed offsets", || {
-            options.log.committed(&options.group, &partitions)
+            options.log.committed(&options.consumer.group, &partitions)
         })?;
         for ((partition, target), committed) in targets.iter().zip(&committed) {
             let done = match committed {

@@ -1,15 +1,15 @@
 //! Ending flushes: the plan, the upload, the dead letters, the end.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use runtime::dead_letter::DeadLetterError;
 use runtime::lifecycle::Phase;
-use runtime::log::{Class, LogError, NewRecord, ProducerOptions, TopicPartition};
-use schemas::{RegistryError, SchemaId};
+use runtime::log::{Class, TopicPartition};
 
 use super::partition::{Cause, InFlight, Part, State};
-use super::{Done, LOG_DEADLINE, Session};
-use crate::dead::{self, DeadLetter, Encoder};
-use crate::error::{SinkError, Step, Stop, at_log};
+use super::{Done, LOG_DEADLINE, Session, Worker};
+use crate::dead::{self, DeadLetter};
+use crate::error::{SinkError, Step, Stop, chain};
 use crate::gather::Sealed;
 use crate::plan::{FlushPlan, Note, Refused, Totals, WRITER_VERSION, check_counts, fingerprint};
 use crate::progress::add;
@@ -267,112 +267,57 @@ impl Session<'_> {
             return Ok(());
         }
         tracing::warn!(topic = %origin.topic, partition = origin.partition, letters = letters.len(), "records are dead letters");
-        self.make_encoder(origin)?;
-        let topic = &self.worker.topics[&origin.topic];
-        let Some(encoder) = &topic.encoder else {
-            return Ok(());
-        };
-        let mut records = Vec::with_capacity(letters.len());
-        for letter in letters {
-            let key = letter.key(origin);
-            let value = encoder.encode(letter, origin);
-            let unusable = |detail| SinkError::Schema {
-                topic: topic.options.dead_letters.clone(),
-                detail,
-            };
-            records.push((key, value.map_err(unusable)?));
-        }
-        let to = topic.options.dead_letters.clone();
         let (began, mut failures) = (Instant::now(), 0);
         loop {
-            let Err(error) = self.deliver(&to, &records) else {
+            let Err(error) = self.deliver(origin, &letters) else {
                 return Ok(());
             };
             // whatever became of them, they may be sent again: they are counted by their origin
             self.worker.producer = None;
             failures += 1;
             match error.class() {
-                Class::Retry | Class::Abort | Class::Restart if began.elapsed() < LOG_DEADLINE => {
-                    let pause = self.backoff().pause(failures);
-                    tracing::warn!(reason = %error, pause_ms = pause.as_millis(), "dead letters were not delivered, trying again");
-                    std::thread::sleep(pause);
-                }
-                Class::Retry | Class::Abort | Class::Restart | Class::Fenced | Class::Fatal => {
-                    return Err(at_log("send dead letters", error));
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, to: &str, records: &[(String, Vec<u8>)]) -> Result<(), LogError> {
-        let producer = match &mut self.worker.producer {
-            Some(producer) => producer,
-            none => {
-                let options = ProducerOptions {
-                    linger: Duration::from_millis(5),
-                    ..ProducerOptions::idempotent(format!(
-                        "{}-dead-letters",
-                        self.worker.options.group
-                    ))
-                };
-                none.insert(self.worker.options.log.producer(&options)?)
-            }
-        };
-        for (key, value) in records {
-            producer.send(NewRecord {
-                topic: to,
-                partition: None,
-                key: Some(key.as_bytes()),
-                value: Some(value),
-                headers: &[],
-                timestamp_ms: None,
-            })?;
-        }
-        producer.flush().map(|_| ())
-    }
-
-    /// Registers the dead letters' schema, once for each topic.
-    fn make_encoder(&mut self, origin: &Origin) -> Step<()> {
-        let topic = &self.worker.topics[&origin.topic];
-        if topic.encoder.is_some() {
-            return Ok(());
-        }
-        let name = topic.options.dead_letters.clone();
-        let subject = format!("{name}-value");
-        let (began, mut failures) = (Instant::now(), 0);
-        let id: SchemaId = loop {
-            match self
-                .worker
-                .options
-                .registry
-                .register(&subject, schemas::shipped::DEAD_LETTER)
-            {
-                Ok(id) => break id,
-                Err(error @ RegistryError::Unavailable { .. }) => {
-                    failures += 1;
-                    if began.elapsed() > LOG_DEADLINE || self.options().lifecycle.stopping() {
-                        return Err(Stop::Rejoin(error.to_string()));
+                Class::Retry | Class::Abort | Class::Restart => {
+                    let reason = chain(&error);
+                    if began.elapsed() > LOG_DEADLINE
+                        || (failures > 3 && self.options().lifecycle.stopping())
+                    {
+                        return Err(Stop::Rejoin(reason));
                     }
                     let pause = self.backoff().pause(failures);
-                    tracing::warn!(reason = %error, pause_ms = pause.as_millis(), "waiting for the registry");
-                    std::thread::sleep(pause);
+                    tracing::warn!(
+                        reason,
+                        pause_ms = pause.as_millis(),
+                        "dead letters were not delivered, trying again"
+                    );
+                    self.options().nap(pause);
                 }
-                Err(source) => {
-                    return Err(SinkError::Registry {
-                        topic: name,
-                        source,
+                Class::Fenced | Class::Fatal => {
+                    let topic = origin.topic.to_string();
+                    return Err(SinkError::DeadLetters {
+                        topic,
+                        source: error,
                     }
                     .into());
                 }
             }
-        };
-        let encoder = Encoder::new(id).map_err(|detail| SinkError::Schema {
-            topic: name,
-            detail,
-        })?;
-        if let Some(topic) = self.worker.topics.get_mut(&origin.topic) {
-            topic.encoder = Some(encoder);
         }
+    }
+
+    fn deliver(&mut self, origin: &Origin, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
+        let Worker {
+            producer,
+            letters: writer,
+            options,
+            ..
+        } = &mut *self.worker;
+        let producer = match producer {
+            Some(producer) => producer,
+            none => none.insert(options.log.producer(&options.producer)?),
+        };
+        for letter in letters {
+            writer.send(producer.as_mut(), &origin.topic, &letter.refused(origin))?;
+        }
+        producer.flush()?;
         Ok(())
     }
 }

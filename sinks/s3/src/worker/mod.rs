@@ -21,16 +21,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use runtime::dead_letter::{DeadLetterWriter, dlq_topic};
 use runtime::lifecycle::Phase;
 use runtime::log::{
-    Class, Consumer, ConsumerOptions, Event, LogError, Offset, OffsetCommit, Producer,
-    TopicDescription, TopicPartition, TopicSpec,
+    Class, Consumer, Event, LogError, Offset, OffsetCommit, Producer, TopicDescription,
+    TopicPartition, TopicSpec,
 };
 use schemas::SchemaId;
 
 use self::partition::Part;
 use crate::backoff::Backoff;
-use crate::dead::Encoder;
 use crate::error::{SinkError, Step, Stop, at_log};
 use crate::lake::OpenLake;
 use crate::ledger::PartitionLedger;
@@ -98,13 +98,13 @@ struct Worker {
     lake: OpenLake,
     uploads: tokio::runtime::Handle,
     producer: Option<Box<dyn Producer>>,
+    letters: DeadLetterWriter,
     partitions: BTreeMap<TopicPartition, PartitionLedger>,
 }
 
 struct Topic {
     options: TopicOptions,
     description: TopicDescription,
-    encoder: Option<Encoder>,
     /// Pairs of reader's and writer's schema whose left-out fields were reported.
     reported: BTreeSet<(SchemaId, SchemaId)>,
 }
@@ -118,6 +118,11 @@ impl Worker {
         let mut worker = Self {
             topics: BTreeMap::new(),
             producer: None,
+            letters: DeadLetterWriter::new(
+                "sink-s3",
+                options.registry.clone(),
+                options.edge_metrics.clone(),
+            ),
             partitions: BTreeMap::new(),
             options,
             lake,
@@ -137,27 +142,30 @@ impl Worker {
         for topic in self.options.topics.clone() {
             let name: Arc<str> = topic.name.as_str().into();
             let description = self.describe(&topic.name)?;
-            let letters = self.attempt("find the dead-letter topic", || {
-                self.options.log.topic(&topic.dead_letters)
-            })?;
-            if letters.is_none() {
-                let spec = TopicSpec::new(&topic.dead_letters, 1);
-                let created = self.attempt("create the dead-letter topic", || {
+            let letters = dlq_topic(&topic.name);
+            if self
+                .attempt("find the dead-letter topic", || {
+                    self.options.log.topic(&letters)
+                })?
+                .is_none()
+            {
+                let spec = TopicSpec::new(&letters, 1);
+                if self.attempt("create the dead-letter topic", || {
                     self.options.log.create_topic(&spec)
-                })?;
-                if created {
-                    tracing::info!(topic = topic.dead_letters, "created a dead-letter topic");
+                })? {
+                    tracing::info!(topic = letters, "created a dead-letter topic");
                 }
             }
-            let known = self.topics.remove(&name);
-            let (encoder, reported) =
-                known.map_or_else(Default::default, |known| (known.encoder, known.reported));
+            let reported = self
+                .topics
+                .remove(&name)
+                .map(|known| known.reported)
+                .unwrap_or_default();
             self.topics.insert(
                 name,
                 Topic {
                     options: topic,
                     description,
-                    encoder,
                     reported,
                 },
             );
@@ -208,7 +216,7 @@ impl Worker {
                         pause_ms = pause.as_millis(),
                         "left the group, joining it again"
                     );
-                    std::thread::sleep(pause);
+                    self.options.nap(pause);
                 }
             }
         }
@@ -237,7 +245,7 @@ fn attempt<T>(
                 }
                 let pause = options.backoff.pause(failures);
                 tracing::warn!(action, reason = %error, pause_ms = pause.as_millis(), "the log failed, trying again");
-                std::thread::sleep(pause);
+                options.nap(pause);
             }
         }
     }
@@ -270,13 +278,8 @@ impl<'w> Session<'w> {
         worker.describe_topics()?;
         worker.partitions.clear();
         let options = &worker.options;
-        let consumer = ConsumerOptions {
-            instance_id: options.instance_id.clone(),
-            session_timeout: options.session_timeout,
-            ..ConsumerOptions::new(&options.group)
-        };
         let mut consumer = attempt(options, "make a consumer", || {
-            options.log.consumer(&consumer)
+            options.log.consumer(&options.consumer)
         })?;
         let names: Vec<&str> = options
             .topics
@@ -320,11 +323,14 @@ impl<'w> Session<'w> {
             }
             self.pause_and_resume()?;
             self.measure();
+            // small flushes want small polls: what is polled beyond a flush's rows is in it
+            let records =
+                POLL_RECORDS.min(usize::try_from(self.options().flush.rows).unwrap_or(usize::MAX));
             let busy = self.options().lifecycle.phase() != Phase::Running
                 || self.parts.values().any(Part::in_flight);
             match self
                 .consumer
-                .poll(if busy { BUSY_WAIT } else { IDLE_WAIT }, POLL_RECORDS)
+                .poll(if busy { BUSY_WAIT } else { IDLE_WAIT }, records)
             {
                 Ok(None) => self.poll_failures = 0,
                 Ok(Some(event)) => {
@@ -354,7 +360,7 @@ impl<'w> Session<'w> {
                     self.poll_failures += 1;
                     let pause = self.options().backoff.pause(self.poll_failures);
                     tracing::warn!(reason = %error, pause_ms = pause.as_millis(), "the log can't be read, trying again");
-                    std::thread::sleep(pause);
+                    self.options().nap(pause);
                 }
                 Err(error) => return Err(at_log("read", error)),
             }

@@ -116,7 +116,7 @@ impl Session<'_> {
                             pause_ms = pause.as_millis(),
                             "the lake can't be listed, trying again"
                         );
-                        std::thread::sleep(pause);
+                        self.options().nap(pause);
                     }
                     Err(error) => return Err(crate::error::SinkError::from(error).into()),
                 }

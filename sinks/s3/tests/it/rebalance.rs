@@ -13,7 +13,10 @@ fn workers_that_come_and_go_lose_and_double_nothing() {
     let mut world = World::new(6);
     world.produce(2_000, Some(101));
     let start = |world: &World| {
-        let options = Options { lifecycle: Lifecycle::new(), ..world.options() };
+        let options = Options {
+            lifecycle: Lifecycle::new(),
+            ..world.options()
+        };
         let handles = (options.lifecycle.clone(), options.progress.clone());
         (thread::spawn(move || sink_s3::run(options)), handles)
     };
@@ -43,7 +46,11 @@ fn a_worker_that_falls_silent_is_followed_by_another() {
     let mut world = World::new(2);
     world.produce(400, Some(31));
     for nth in 0..4 {
-        let log = FaultLog::with_fault(world.log.clone(), At::Call("consumer.commit", nth), Fault::CrashAfter);
+        let log = FaultLog::with_fault(
+            world.log.clone(),
+            At::Call("consumer.commit", nth),
+            Fault::CrashAfter,
+        );
         let silent = sink_s3::run(world.options_on(log.clone()));
         assert!(log.crashed() && silent.is_err());
     }

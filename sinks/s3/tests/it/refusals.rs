@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runtime::log::fault::{At, Fault, FaultLog};
-use runtime::log::{Log as _, OffsetCommit, ConsumerOptions, TopicPartition, TopicSpec};
+use runtime::log::{ConsumerOptions, Log as _, OffsetCommit, TopicPartition, TopicSpec};
 use schemas::{Registry, RegistryError, SchemaId};
 use sink_s3::plan::{Refusal, Refused};
 use sink_s3::{Layout, Options, SinkError, TopicOptions};
@@ -21,7 +21,11 @@ fn refusal(error: SinkError) -> Refusal {
 fn with_a_plan() -> World {
     let mut world = World::new(1);
     world.produce(100, None);
-    let log = FaultLog::with_fault(world.log.clone(), At::Call("consumer.commit", 0), Fault::CrashAfter);
+    let log = FaultLog::with_fault(
+        world.log.clone(),
+        At::Call("consumer.commit", 0),
+        Fault::CrashAfter,
+    );
     sink_s3::run(world.options_on(log)).unwrap_err();
     world.restart();
     world
@@ -29,7 +33,8 @@ fn with_a_plan() -> World {
 
 #[test]
 fn a_compacted_topic_is_refused() {
-    let world = World::with_topic(TopicSpec::new(TOPIC, 1).with("cleanup.policy", "compact"));
+    let mut world = World::with_topic(TopicSpec::new(TOPIC, 1).with("cleanup.policy", "compact"));
+    world.produce(1, None);
     assert_eq!(refusal(world.run().unwrap_err()), Refusal::Compacted);
 }
 
@@ -38,8 +43,14 @@ fn a_lake_with_files_and_a_group_without_offsets_are_refused() {
     let mut world = World::new(2);
     world.produce(100, None);
     world.run().unwrap();
-    let other_group = Options { group: "another".into(), ..world.options() };
-    assert_eq!(refusal(sink_s3::run(other_group).unwrap_err()), Refusal::FilesWithoutOffset);
+    let other_group = Options {
+        consumer: ConsumerOptions::new("another"),
+        ..world.options()
+    };
+    assert_eq!(
+        refusal(sink_s3::run(other_group).unwrap_err()),
+        Refusal::FilesWithoutOffset
+    );
     world.check();
 }
 
@@ -49,16 +60,34 @@ fn an_offset_that_somebody_else_committed_is_refused() {
     world.produce(100, None);
     let mut consumer = world.log.consumer(&ConsumerOptions::new(GROUP)).unwrap();
     let partition = TopicPartition::new(TOPIC, 0);
-    consumer.commit(&[OffsetCommit { partition, offset: 10, metadata: String::new() }]).unwrap();
+    consumer
+        .commit(&[OffsetCommit {
+            partition,
+            offset: 10,
+            metadata: String::new(),
+        }])
+        .unwrap();
     drop(consumer);
-    assert!(matches!(refusal(world.run().unwrap_err()), Refusal::ForeignOffset { offset: 10, .. }));
+    assert!(matches!(
+        refusal(world.run().unwrap_err()),
+        Refusal::ForeignOffset { offset: 10, .. }
+    ));
 }
 
 #[test]
 fn a_log_that_begins_after_the_plan_is_refused() {
     let world = with_a_plan();
-    world.log.delete_records(&TopicPartition::new(TOPIC, 0), 1).unwrap();
-    assert_eq!(refusal(world.run().unwrap_err()), Refusal::Overtaken { offset: 0, log_start: 1 });
+    world
+        .log
+        .delete_records(&TopicPartition::new(TOPIC, 0), 1)
+        .unwrap();
+    assert_eq!(
+        refusal(world.run().unwrap_err()),
+        Refusal::Overtaken {
+            offset: 0,
+            log_start: 1
+        }
+    );
 }
 
 #[test]
@@ -67,8 +96,17 @@ fn a_log_that_begins_after_the_committed_offset_is_refused() {
     world.produce(100, None);
     world.run().unwrap();
     world.produce(100, None);
-    world.log.delete_records(&TopicPartition::new(TOPIC, 0), 150).unwrap();
-    assert_eq!(refusal(world.run().unwrap_err()), Refusal::Overtaken { offset: 100, log_start: 150 });
+    world
+        .log
+        .delete_records(&TopicPartition::new(TOPIC, 0), 150)
+        .unwrap();
+    assert_eq!(
+        refusal(world.run().unwrap_err()),
+        Refusal::Overtaken {
+            offset: 100,
+            log_start: 150
+        }
+    );
 }
 
 #[test]
@@ -105,8 +143,15 @@ impl Registry for Swapped {
 fn a_plan_under_another_schema_is_refused() {
     let world = with_a_plan();
     let registry = Arc::new(Swapped(world.registry.clone()));
-    let error = sink_s3::run(Options { registry, ..world.options() }).unwrap_err();
-    assert!(matches!(refusal(error), Refusal::OtherFingerprint { start: 0, .. }));
+    let error = sink_s3::run(Options {
+        registry,
+        ..world.options()
+    })
+    .unwrap_err();
+    assert!(matches!(
+        refusal(error),
+        Refusal::OtherFingerprint { start: 0, .. }
+    ));
     world.run().unwrap();
     world.check();
 }
@@ -115,11 +160,20 @@ fn a_plan_under_another_schema_is_refused() {
 fn a_plan_is_finished_under_its_own_layout_whatever_is_configured_now() {
     let world = with_a_plan();
     let topics = vec![TopicOptions::new(TOPIC, Layout::new())];
-    sink_s3::run(Options { topics, ..world.options() }).unwrap();
+    sink_s3::run(Options {
+        topics,
+        ..world.options()
+    })
+    .unwrap();
     let files = world.files();
     let first: Vec<_> = files.iter().filter(|file| file.range.start == 0).collect();
     let rest: Vec<_> = files.iter().filter(|file| file.range.start > 0).collect();
-    assert!(first.len() > 1 && first.iter().all(|file| file.folder.starts_with("year=2016/")));
+    assert!(
+        first.len() > 1
+            && first
+                .iter()
+                .all(|file| file.folder.starts_with("year=2016/"))
+    );
     assert!(!rest.is_empty() && rest.iter().all(|file| file.folder.is_empty()));
     assert_eq!(files.iter().map(|file| file.rows.len()).sum::<usize>(), 100);
 }
@@ -128,17 +182,35 @@ fn a_plan_is_finished_under_its_own_layout_whatever_is_configured_now() {
 fn settings_and_schemas_that_make_no_sense_say_what_to_do() {
     let world = World::new(1);
     let layout = Layout::new().by_hour("when", "UTC").unwrap();
-    let run = |topics: Vec<TopicOptions>| sink_s3::run(Options { topics, ..world.options() }).unwrap_err();
+    let run = |topics: Vec<TopicOptions>| {
+        sink_s3::run(Options {
+            topics,
+            ..world.options()
+        })
+        .unwrap_err()
+    };
     assert!(matches!(run(Vec::new()), SinkError::Options { .. }));
-    assert!(matches!(run(vec![TopicOptions::new("errors", Layout::new())]), SinkError::Options { .. }));
+    assert!(matches!(
+        run(vec![TopicOptions::new("errors", Layout::new())]),
+        SinkError::Options { .. }
+    ));
     let error = run(vec![TopicOptions::new("nowhere", Layout::new())]);
     assert!(matches!(error, SinkError::Log { .. }), "{error}");
 
     let mut world = World::new(1);
     world.produce(1, None);
-    let run = |topic: TopicOptions| sink_s3::run(Options { topics: vec![topic], ..world.options() }).unwrap_err();
+    let run = |topic: TopicOptions| {
+        sink_s3::run(Options {
+            topics: vec![topic],
+            ..world.options()
+        })
+        .unwrap_err()
+    };
     let error = run(TopicOptions::new(TOPIC, layout));
     assert!(matches!(error, SinkError::Layout { .. }), "{error}");
-    let subject = TopicOptions { subject: "none".into(), ..TopicOptions::new(TOPIC, Layout::new()) };
+    let subject = TopicOptions {
+        subject: "none".into(),
+        ..TopicOptions::new(TOPIC, Layout::new())
+    };
     assert!(run(subject).to_string().contains("register the schema"));
 }

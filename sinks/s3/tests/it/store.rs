@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// What happens at a put.
@@ -64,7 +64,10 @@ impl FaultStore {
     }
 
     fn failed(&self) -> Error {
-        Error::Generic { store: "fault", source: "a fault was asked for".into() }
+        Error::Generic {
+            store: "fault",
+            source: "a fault was asked for".into(),
+        }
     }
 
     fn die(&self) -> Error {
@@ -76,7 +79,11 @@ impl FaultStore {
 
 impl fmt::Debug for FaultStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FaultStore({:?} at {}..{})", self.fault, self.from, self.to)
+        write!(
+            f,
+            "FaultStore({:?} at {}..{})",
+            self.fault, self.from, self.to
+        )
     }
 }
 
@@ -88,12 +95,20 @@ impl fmt::Display for FaultStore {
 
 #[async_trait]
 impl ObjectStore for FaultStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         if self.dead.load(Ordering::SeqCst) {
             return Err(self.failed());
         }
         if self.fault == PutFault::NoConditions && opts.mode == PutMode::Create {
-            return Err(Error::NotImplemented { operation: "put".into(), implementer: "fault".into() });
+            return Err(Error::NotImplemented {
+                operation: "put".into(),
+                implementer: "fault".into(),
+            });
         }
         let put = self.puts.fetch_add(1, Ordering::SeqCst);
         if !(self.from..self.to).contains(&put) {
@@ -110,14 +125,19 @@ impl ObjectStore for FaultStore {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(self.die())
             }
-            PutFault::Refuse => {
-                Err(Error::PermissionDenied { path: location.to_string(), source: "AccessDenied".into() })
-            }
+            PutFault::Refuse => Err(Error::PermissionDenied {
+                path: location.to_string(),
+                source: "AccessDenied".into(),
+            }),
             PutFault::NoConditions => self.inner.put_opts(location, payload, opts).await,
         }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -125,7 +145,10 @@ impl ObjectStore for FaultStore {
         self.inner.get_opts(location, options).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 

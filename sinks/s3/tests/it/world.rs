@@ -15,9 +15,13 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
-use runtime::log::{ConsumerOptions, Event, Log, NewRecord, Offset, ProducerOptions, TopicPartition, TopicSpec};
+use runtime::log::{
+    ConsumerOptions, Event, Log, NewRecord, Offset, ProducerOptions, TopicPartition, TopicSpec,
+};
 use schemas::{EmbeddedRegistry, Registry, SchemaId};
-use sink_s3::{Backoff, FlushOptions, Lake, Layout, Metrics, Options, SinkError, Summary, TopicOptions};
+use sink_s3::{
+    Backoff, FlushOptions, Lake, Layout, Metrics, Options, SinkError, Summary, TopicOptions,
+};
 
 pub const TOPIC: &str = "events";
 pub const GROUP: &str = "sink";
@@ -53,7 +57,7 @@ impl Row {
         Self {
             id: format!("r{number}"),
             vendor: (number % 3) as i32,
-            at: START + (number * 7919) % (4 * HOUR),
+            at: START + (number * 791_917) % (4 * HOUR),
             note: (number % 4 == 0).then(|| format!("note {number}")),
         }
     }
@@ -112,7 +116,9 @@ impl World {
         let log = EmbeddedLog::open(&dir.path().join("log"), EmbeddedOptions::default()).unwrap();
         log.create_topic(&spec).unwrap();
         let registry = Arc::new(EmbeddedRegistry::in_memory());
-        let schema = registry.register(&format!("{TOPIC}-value"), SCHEMA).unwrap();
+        let schema = registry
+            .register(&format!("{TOPIC}-value"), SCHEMA)
+            .unwrap();
         Self {
             dir,
             log,
@@ -129,7 +135,8 @@ impl World {
     /// Ends the process that has the log, as its death would, and begins another one.
     pub fn restart(&mut self) {
         self.log.close();
-        self.log = EmbeddedLog::open(&self.dir.path().join("log"), EmbeddedOptions::default()).unwrap();
+        self.log =
+            EmbeddedLog::open(&self.dir.path().join("log"), EmbeddedOptions::default()).unwrap();
     }
 
     /// Sends good rows to the partitions in turn, every `bad_every`th of them followed by a bad record.
@@ -144,7 +151,11 @@ impl World {
                 let mut broken = vec![0];
                 broken.extend_from_slice(&schema.to_be_bytes());
                 broken.push(0x13);
-                values.push((partition, [broken, vec![1, 2, 3], vec![]][(number % 3) as usize].clone(), None));
+                values.push((
+                    partition,
+                    [broken, vec![1, 2, 3], vec![]][(number % 3) as usize].clone(),
+                    None,
+                ));
             }
         }
         self.next += rows;
@@ -154,22 +165,32 @@ impl World {
     /// Sends values; those without a row are bad.
     pub fn send(&mut self, values: Vec<(i32, Vec<u8>, Option<Row>)>) {
         let mut ends: BTreeMap<i32, Offset> = BTreeMap::new();
-        let mut producer = self.log.producer(&ProducerOptions::idempotent("test")).unwrap();
+        let mut producer = self
+            .log
+            .producer(&ProducerOptions::idempotent("test"))
+            .unwrap();
         for (partition, value, row) in values {
             let offset = ends.entry(partition).or_insert_with(|| {
-                self.log.bounds(&TopicPartition::new(TOPIC, partition)).unwrap().end
+                self.log
+                    .bounds(&TopicPartition::new(TOPIC, partition))
+                    .unwrap()
+                    .end
             });
             let record = NewRecord {
                 topic: TOPIC,
                 partition: Some(partition),
-                key: None,
+                key: Some(b"key"),
                 value: Some(&value),
                 headers: &[],
                 timestamp_ms: Some(1),
             };
             producer.send(record).unwrap();
             match row {
-                Some(row) => self.good.push(Produced { partition, offset: *offset, row }),
+                Some(row) => self.good.push(Produced {
+                    partition,
+                    offset: *offset,
+                    row,
+                }),
                 None => drop(self.bad.insert((partition, *offset))),
             }
             *offset += 1;
@@ -178,7 +199,11 @@ impl World {
     }
 
     pub fn layout() -> Layout {
-        Layout::new().by_hour("at", "UTC").unwrap().by_column("vendor").unwrap()
+        Layout::new()
+            .by_hour("at", "UTC")
+            .unwrap()
+            .by_column("vendor")
+            .unwrap()
     }
 
     /// A run that ends by itself when all is written.
@@ -187,19 +212,41 @@ impl World {
     }
 
     pub fn options_on(&self, log: Arc<dyn Log>) -> Options {
-        let lake = Lake::Store { store: self.store.clone(), prefix: Path::from("lake") };
-        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
+        let lake = Lake::Store {
+            store: self.store.clone(),
+            prefix: Path::from("lake"),
+        };
+        let numbers = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&numbers).unwrap());
+        let edge_metrics = runtime::metrics::Metrics::new(&numbers).unwrap();
         let topics = vec![TopicOptions::new(TOPIC, Self::layout())];
         let lifecycle = Lifecycle::new();
         lifecycle.drain();
         Options {
-            group: GROUP.into(),
-            flush: FlushOptions { rows: 40, row_group_rows: 8, ..FlushOptions::default() },
-            backoff: Backoff { first: Duration::from_millis(1), most: Duration::from_millis(20) },
-            session_timeout: Duration::from_millis(300),
+            consumer: ConsumerOptions {
+                session_timeout: Duration::from_millis(300),
+                ..ConsumerOptions::new(GROUP)
+            },
+            flush: FlushOptions {
+                rows: 40,
+                row_group_rows: 8,
+                ..FlushOptions::default()
+            },
+            backoff: Backoff {
+                first: Duration::from_millis(1),
+                most: Duration::from_millis(20),
+            },
             spill_dir: self.dir.path().join("spill"),
             lifecycle,
-            ..Options::new(log, self.registry.clone(), topics, lake, metrics)
+            ..Options::new(
+                log,
+                self.registry.clone(),
+                topics,
+                lake,
+                GROUP,
+                metrics,
+                edge_metrics,
+            )
         }
     }
 
@@ -209,15 +256,25 @@ impl World {
 
     pub fn objects(&self, store: &Arc<dyn ObjectStore>) -> BTreeMap<String, Bytes> {
         let store = store.clone();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async move {
-            let list: Vec<_> = store.list(None).try_collect().await.unwrap();
-            let mut objects = BTreeMap::new();
-            for meta in list {
-                let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-                objects.insert(meta.location.to_string(), bytes);
-            }
-            objects
-        })
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async move {
+                let list: Vec<_> = store.list(None).try_collect().await.unwrap();
+                let mut objects = BTreeMap::new();
+                for meta in list {
+                    let bytes = store
+                        .get(&meta.location)
+                        .await
+                        .unwrap()
+                        .bytes()
+                        .await
+                        .unwrap();
+                    objects.insert(meta.location.to_string(), bytes);
+                }
+                objects
+            })
     }
 
     pub fn files(&self) -> Vec<File> {
@@ -237,8 +294,14 @@ impl World {
             }
             for line in std::str::from_utf8(&bytes).unwrap().lines() {
                 let line: serde_json::Value = serde_json::from_str(line).unwrap();
-                let origin = (line["partition"].as_i64().unwrap() as i32, line["offset"].as_i64().unwrap());
-                assert!(found.insert(origin), "{origin:?} stands twice under errors/");
+                let origin = (
+                    line["partition"].as_i64().unwrap() as i32,
+                    line["offset"].as_i64().unwrap(),
+                );
+                assert!(
+                    found.insert(origin),
+                    "{origin:?} stands twice under errors/"
+                );
             }
         }
         found
@@ -278,15 +341,21 @@ impl World {
         expected.sort();
         assert_eq!(rows.len(), expected.len(), "rows in the lake");
         assert_eq!(rows, expected);
-        let by_id: BTreeMap<&str, &Produced> =
-            self.good.iter().map(|produced| (produced.row.id.as_str(), produced)).collect();
+        let by_id: BTreeMap<&str, &Produced> = self
+            .good
+            .iter()
+            .map(|produced| (produced.row.id.as_str(), produced))
+            .collect();
         for file in &files {
             let mut last = -1;
             for row in &file.rows {
                 let origin = by_id[row.id.as_str()];
                 assert_eq!(file.partition, origin.partition);
                 assert!(file.range.contains(&origin.offset), "{}", file.path);
-                assert!(origin.offset > last, "rows are in the order of their offsets");
+                assert!(
+                    origin.offset > last,
+                    "rows are in the order of their offsets"
+                );
                 last = origin.offset;
                 assert_eq!(file.folder, folder_utc(row), "{}", file.path);
             }
@@ -295,17 +364,28 @@ impl World {
         assert_eq!(self.dead_letters(), self.bad, "dead letters in their topic");
         let ledger = sink_s3::read_ledger(&*self.log, GROUP, &[TOPIC]).unwrap();
         for partition in 0..self.partitions {
-            let good = self.good.iter().filter(|produced| produced.partition == partition).count() as u64;
+            let good = self
+                .good
+                .iter()
+                .filter(|produced| produced.partition == partition)
+                .count() as u64;
             let bad = self.bad.iter().filter(|(of, _)| *of == partition).count() as u64;
             let name = TopicPartition::new(TOPIC, partition);
             let Some(entry) = ledger.get(&name) else {
                 assert_eq!((good, bad), (0, 0));
                 continue;
             };
-            assert_eq!((entry.rows, entry.dead), (good, bad), "the ledger of {name}");
+            assert_eq!(
+                (entry.rows, entry.dead),
+                (good, bad),
+                "the ledger of {name}"
+            );
             assert_eq!(entry.offset, self.log.bounds(&name).unwrap().stable);
             assert!(!entry.pending);
-            let count = files.iter().filter(|file| file.partition == partition).count() as u64;
+            let count = files
+                .iter()
+                .filter(|file| file.partition == partition)
+                .count() as u64;
             assert_eq!(entry.files, count);
         }
     }
@@ -327,7 +407,10 @@ pub fn folder_utc(row: &Row) -> String {
     let hours = row.at.div_euclid(HOUR);
     // START lies in June 2016: day 16953 since 1970 is the 1st of June
     let (day, hour) = (hours.div_euclid(24) - 16_953 + 1, hours.rem_euclid(24));
-    format!("year=2016/month=06/day={day:02}/hour={hour:02}/vendor={}", row.vendor)
+    format!(
+        "year=2016/month=06/day={day:02}/hour={hour:02}/vendor={}",
+        row.vendor
+    )
 }
 
 /// A Parquet file of the lake, read back.
@@ -342,7 +425,10 @@ pub struct File {
 impl File {
     fn read(path: &str, bytes: Bytes) -> Self {
         let (folder, name) = path.rsplit_once('/').unwrap();
-        let folder = folder.strip_prefix(&format!("lake/{TOPIC}")).unwrap().trim_start_matches('/');
+        let folder = folder
+            .strip_prefix(&format!("lake/{TOPIC}"))
+            .unwrap()
+            .trim_start_matches('/');
         let stem = name.strip_suffix(".parquet").unwrap();
         let (_, numbers) = stem.split_once('+').unwrap();
         let (partition, range) = numbers.split_once('+').unwrap();
@@ -362,8 +448,14 @@ impl File {
         for batch in builder.build().unwrap() {
             let batch = batch.unwrap();
             let ids = batch.column_by_name("id").unwrap().as_string::<i32>();
-            let vendors = batch.column_by_name("vendor").unwrap().as_primitive::<Int32Type>();
-            let at = batch.column_by_name("at").unwrap().as_primitive::<TimestampMillisecondType>();
+            let vendors = batch
+                .column_by_name("vendor")
+                .unwrap()
+                .as_primitive::<Int32Type>();
+            let at = batch
+                .column_by_name("at")
+                .unwrap()
+                .as_primitive::<TimestampMillisecondType>();
             let notes = batch.column_by_name("note").unwrap().as_string::<i32>();
             for row in 0..batch.num_rows() {
                 rows.push(Row {
@@ -377,10 +469,22 @@ impl File {
         let partition: i32 = partition.parse().unwrap();
         let said = |key: &str| pairs[&format!("headway.{key}")].as_str();
         assert_eq!(said("rows"), rows.len().to_string());
-        assert_eq!((said("topic"), said("partition")), (TOPIC, partition.to_string().as_str()));
-        assert_eq!(format!("{}-{}", said("start"), said("end")), format!("{start}-{end}"));
+        assert_eq!(
+            (said("topic"), said("partition")),
+            (TOPIC, partition.to_string().as_str())
+        );
+        assert_eq!(
+            format!("{}-{}", said("start"), said("end")),
+            format!("{start}-{end}")
+        );
         assert!(stem.starts_with(&format!("{TOPIC}-{}+", said("topic_id"))));
-        Self { path: path.into(), folder: folder.into(), partition, range, rows }
+        Self {
+            path: path.into(),
+            folder: folder.into(),
+            partition,
+            range,
+            rows,
+        }
     }
 }
 

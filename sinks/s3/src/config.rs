@@ -1,0 +1,100 @@
+//! From the configuration to a run's options.
+
+use std::sync::Arc;
+
+use runtime::config::Config;
+use runtime::log::Log;
+use runtime::metrics::Metrics as EdgeMetrics;
+use schemas::Registry;
+
+use crate::error::SinkError;
+use crate::lake::{Credentials, Lake, Location};
+use crate::layout::Layout;
+use crate::metrics::Metrics;
+use crate::options::{FlushOptions, Options, TopicOptions};
+
+impl Options {
+    /// A run as `[sink_s3]` and `[log]` say.
+    ///
+    /// # Errors
+    /// [`SinkError::Layout`] when a topic's layout makes no sense.
+    pub fn from_config(
+        config: &Config,
+        log: Arc<dyn Log>,
+        registry: Arc<dyn Registry>,
+        metrics: Arc<Metrics>,
+        edge_metrics: EdgeMetrics,
+    ) -> Result<Self, SinkError> {
+        let sink = &config.sink_s3;
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let topics = sink.topics.iter().map(|topic| {
+            let time = sink
+                .partition_time_by_topic
+                .get(topic)
+                .unwrap_or(&sink.partition_time);
+            let layout =
+                layout(time, &sink.partition_zone, &sink.partition_columns).map_err(|source| {
+                    SinkError::Layout {
+                        topic: topic.clone(),
+                        source,
+                    }
+                })?;
+            Ok(TopicOptions::new(topic, layout))
+        });
+        let topics = topics.collect::<Result<Vec<_>, SinkError>>()?;
+        let credentials = (!sink.access_key_id.is_empty()).then(|| Credentials {
+            access_key_id: sink.access_key_id.clone(),
+            secret_access_key: sink.secret_access_key.clone(),
+            session_token: sink.session_token.clone(),
+        });
+        let location = Location {
+            url: sink.url.clone(),
+            endpoint: given(&sink.endpoint),
+            region: given(&sink.region),
+            virtual_host_style: sink.endpoint.is_empty(),
+            credentials,
+        };
+        let options = Self::new(
+            log,
+            registry,
+            topics,
+            Lake::At(location),
+            &sink.group,
+            metrics,
+            edge_metrics,
+        );
+        let flush = FlushOptions {
+            bytes: sink.flush_bytes,
+            rows: sink.flush_rows,
+            interval: sink.flush_interval_ms.duration(),
+            memory_bytes: usize::try_from(sink.memory_bytes).unwrap_or(usize::MAX),
+            ..options.flush
+        };
+        let spill_dir = if sink.spill_dir.as_os_str().is_empty() {
+            options.spill_dir
+        } else {
+            sink.spill_dir.clone()
+        };
+        Ok(Self {
+            consumer: config.log.consumer_options(&sink.group, "sink-s3"),
+            producer: config.log.producer_options(None, "sink-s3-dead-letters"),
+            flush,
+            spill_dir,
+            ..options
+        })
+    }
+}
+
+fn layout(
+    time: &str,
+    zone: &str,
+    columns: &[String],
+) -> Result<Layout, crate::layout::LayoutError> {
+    let mut layout = Layout::new();
+    if !time.is_empty() {
+        layout = layout.by_hour(time, zone)?;
+    }
+    columns
+        .iter()
+        .try_fold(layout, |layout, column| layout.by_column(column))
+}
