@@ -1,0 +1,480 @@
+//! A writer, with or without transactions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
+
+use super::super::{
+    Delivered, GroupMetadata, LogError, MAX_METADATA_BYTES, NewRecord, OffsetCommit, Producer,
+    ProducerOptions,
+};
+use super::consumer::{Membership, list_of_commits, metadata_too_large};
+use super::context::{WriterContext, lock};
+use super::errors::{self, Doing, Kind};
+use super::guard::Guard;
+use super::native::{self, Ending};
+use super::options::KafkaOptions;
+
+/// How long one wait for delivery reports lasts.
+const TICK: Duration = Duration::from_millis(1);
+/// After how many records the delivery reports are looked at.
+const REPORTS_EVERY: u32 = 256;
+
+/// The client itself, which ends on a thread of its own when the last call has let go of it.
+type Client = Ending<BaseProducer<WriterContext>>;
+
+/// How long an abort lets records through after a call in its transaction has failed.
+const LET_THROUGH_DOOMED: Duration = Duration::from_millis(100);
+
+/// Where a transactional producer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Without transactions.
+    Plain,
+    /// The transactional id is not taken yet.
+    New,
+    /// Between transactions.
+    Ready,
+    /// In a transaction.
+    Open,
+    /// In a transaction that can only be aborted.
+    Doomed,
+    /// Another holds the id.
+    Fenced,
+    /// Nobody knows what the brokers did: a new producer must find out.
+    Unknown,
+}
+
+pub(super) struct KafkaProducer {
+    client: Arc<Client>,
+    guard: Option<Guard>,
+    phase: Phase,
+    transactional_id: String,
+    delivery_timeout: Duration,
+    request_timeout: Duration,
+    hang_timeout: Duration,
+    since_reports: u32,
+}
+
+impl KafkaProducer {
+    pub(super) fn new(kafka: &KafkaOptions, options: &ProducerOptions) -> Result<Self, LogError> {
+        let base: BaseProducer<WriterContext> = kafka
+            .producer(options)
+            .create_with_context(WriterContext::default())
+            .map_err(|error| errors::of_creation(&error))?;
+        let transactional = options.transactional_id.is_some();
+        Ok(Self {
+            client: Arc::new(Ending::with(base, native::destroy)),
+            guard: if transactional {
+                Some(Guard::new("kafka-transactions")?)
+            } else {
+                None
+            },
+            phase: if transactional {
+                Phase::New
+            } else {
+                Phase::Plain
+            },
+            transactional_id: options.transactional_id.clone().unwrap_or_default(),
+            delivery_timeout: options.delivery_timeout,
+            request_timeout: kafka.request_timeout,
+            hang_timeout: kafka.hang_timeout,
+            since_reports: 0,
+        })
+    }
+
+    fn base(&self) -> &BaseProducer<WriterContext> {
+        &self.client
+    }
+
+    fn doing(&self, action: &'static str) -> Doing<'_> {
+        Doing::new(action).transactional_id(&self.transactional_id)
+    }
+
+    /// Fails unless the producer stands in one of these phases.
+    fn expect(&self, action: &'static str, phases: &[Phase]) -> Result<(), LogError> {
+        if phases.contains(&self.phase) {
+            return Ok(());
+        }
+        let out_of_turn = |why: &str| {
+            Err(LogError::State {
+                detail: format!("can't {action}: {why}"),
+            })
+        };
+        match self.phase {
+            Phase::Plain => out_of_turn("this producer has no transactional id"),
+            Phase::New => out_of_turn("the transactional id was not taken (init_transactions)"),
+            Phase::Ready => out_of_turn("no transaction is open"),
+            Phase::Open => out_of_turn("a transaction is open"),
+            Phase::Doomed => Err(LogError::MustAbort {
+                detail: "an earlier call in it failed".into(),
+            }),
+            Phase::Fenced => Err(LogError::Fenced {
+                transactional_id: self.transactional_id.clone(),
+            }),
+            Phase::Unknown => Err(LogError::UnknownOutcome { action }),
+        }
+    }
+
+    /// Runs a transactional call on the guard's thread. The caller's phase is `Unknown` when it does not come back.
+    fn guarded(
+        &mut self,
+        action: &'static str,
+        call: impl FnOnce(&BaseProducer<WriterContext>) -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<Result<(), KafkaError>, LogError> {
+        let client = Arc::clone(&self.client);
+        let deadline = self.request_timeout + self.hang_timeout;
+        let Some(guard) = &mut self.guard else {
+            return Err(LogError::State {
+                detail: format!("can't {action}: this producer has no transactional id"),
+            });
+        };
+        let answer = guard.call(action, deadline, move || call(&client));
+        if answer.is_err() {
+            self.phase = Phase::Unknown;
+        }
+        answer
+    }
+
+    /// Waits until every record is delivered or has failed.
+    fn drain(&mut self, deadline: Instant) -> bool {
+        while self.base().in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            self.base().poll(TICK);
+        }
+        true
+    }
+
+    fn delivered(&self) -> Result<Delivered, LogError> {
+        let taken = lock(&self.base().client().context().tally).take();
+        taken.map_err(|(failure, count)| {
+            let name = failure.partition.to_string();
+            let said = self.base().client().context().notes.last().unwrap_or_default();
+            tracing::warn!(count, first = %failure.code, partition = %failure.partition, "records were not delivered");
+            self.doing("deliver records").name(&name).bytes(failure.bytes).error(failure.code, &said)
+        })
+    }
+
+    /// What a failure within a transaction makes of it.
+    fn fail(&mut self, error: LogError) -> LogError {
+        self.phase = match &error {
+            LogError::Fenced { .. } => Phase::Fenced,
+            LogError::UnknownOutcome { .. } => Phase::Unknown,
+            _ => Phase::Doomed,
+        };
+        error
+    }
+
+    /// The reason why the client is at its end, if it is.
+    fn fatal(&self, action: &'static str) -> Option<LogError> {
+        let (code, said) = self.base().client().fatal_error()?;
+        Some(match errors::kind(code) {
+            Some(Kind::Fenced) => self.doing(action).error(code, &said),
+            // What the brokers did last is for a new producer under the same id to find out.
+            _ if self.phase != Phase::Plain => LogError::UnknownOutcome { action },
+            _ => self.doing(action).error(code, &said),
+        })
+    }
+
+    fn meaning(&self, action: &'static str, error: &KafkaError) -> Meaning {
+        match error {
+            KafkaError::Transaction(error) => Meaning::of(error),
+            other => Meaning::Other(
+                other
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown),
+                action.into(),
+            ),
+        }
+    }
+}
+
+/// What an error of a transactional call says.
+enum Meaning {
+    /// The client is at its end.
+    Fatal,
+    /// The transaction must be aborted.
+    Abort(RDKafkaErrorCode, String),
+    /// The same call may be made again.
+    Retry(RDKafkaErrorCode, String),
+    Other(RDKafkaErrorCode, String),
+}
+
+impl Meaning {
+    fn of(error: &RDKafkaError) -> Self {
+        let (code, said) = (error.code(), error.string());
+        if error.is_fatal() {
+            Self::Fatal
+        } else if error.txn_requires_abort() {
+            Self::Abort(code, said)
+        } else if error.is_retriable() {
+            Self::Retry(code, said)
+        } else {
+            Self::Other(code, said)
+        }
+    }
+}
+
+impl Producer for KafkaProducer {
+    fn init_transactions(&mut self) -> Result<(), LogError> {
+        const ACTION: &str = "take the transactional id";
+        self.expect(ACTION, &[Phase::New])?;
+        let timeout = self.request_timeout;
+        let Err(error) = self.guarded(ACTION, move |client| client.init_transactions(timeout))?
+        else {
+            self.phase = Phase::Ready;
+            return Ok(());
+        };
+        Err(match self.meaning(ACTION, &error) {
+            Meaning::Fatal => {
+                let error = self
+                    .fatal(ACTION)
+                    .unwrap_or_else(|| self.doing(ACTION).of(&error));
+                self.fail(error)
+            }
+            Meaning::Retry(code, said)
+            | Meaning::Abort(code, said)
+            | Meaning::Other(code, said) => {
+                let said = match self.base().client().context().notes.last() {
+                    Some(note) if said.is_empty() => note,
+                    _ => said,
+                };
+                self.doing(ACTION).error(code, &said)
+            }
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), LogError> {
+        const ACTION: &str = "begin a transaction";
+        self.expect(ACTION, &[Phase::Ready])?;
+        match self.base().begin_transaction() {
+            Ok(()) => {
+                self.phase = Phase::Open;
+                Ok(())
+            }
+            Err(error) => Err(match self.fatal(ACTION) {
+                Some(fatal) => self.fail(fatal),
+                None => self.doing(ACTION).of(&error),
+            }),
+        }
+    }
+
+    fn send(&mut self, record: NewRecord<'_>) -> Result<(), LogError> {
+        const ACTION: &str = "write a record";
+        self.expect(ACTION, &[Phase::Plain, Phase::Open])?;
+        self.since_reports += 1;
+        if self.since_reports >= REPORTS_EVERY {
+            self.since_reports = 0;
+            self.base().poll(Duration::ZERO);
+        }
+        let mut next = BaseRecord::<[u8], [u8]>::to(record.topic);
+        next.partition = record.partition;
+        next.key = record.key;
+        next.payload = record.value;
+        // librdkafka takes 0 for "now": the first millisecond of 1970 is written as the second.
+        next.timestamp = record.timestamp_ms.map(|timestamp_ms| timestamp_ms.max(1));
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in record.headers {
+                headers = headers.insert(Header {
+                    key,
+                    value: Some(*value),
+                });
+            }
+            next.headers = Some(headers);
+        }
+        let deadline = Instant::now() + self.delivery_timeout;
+        loop {
+            let Err((error, unsent)) = self.client.send(next) else {
+                return Ok(());
+            };
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+                if Instant::now() >= deadline {
+                    return Err(LogError::TimedOut { action: ACTION });
+                }
+                self.base().poll(TICK);
+                next = unsent;
+                continue;
+            }
+            if let Some(fatal) = self.fatal(ACTION) {
+                return Err(if self.phase == Phase::Plain {
+                    fatal
+                } else {
+                    self.fail(fatal)
+                });
+            }
+            let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+            let code = error
+                .rdkafka_error_code()
+                .unwrap_or(RDKafkaErrorCode::Unknown);
+            // In a transaction, the state that refuses a record is that of one to be aborted.
+            if self.phase == Phase::Open && code == RDKafkaErrorCode::State {
+                return Err(self.fail(LogError::MustAbort {
+                    detail: error.to_string(),
+                }));
+            }
+            return Err(self
+                .doing(ACTION)
+                .name(record.topic)
+                .bytes(bytes)
+                .error(code, ""));
+        }
+    }
+
+    fn flush(&mut self) -> Result<Delivered, LogError> {
+        const ACTION: &str = "deliver records";
+        // Each record has its own deadline, after which its delivery has failed.
+        let deadline = Instant::now() + self.delivery_timeout + self.hang_timeout;
+        if !self.drain(deadline) {
+            return Err(LogError::TimedOut { action: ACTION });
+        }
+        self.delivered().map_err(|error| match self.fatal(ACTION) {
+            Some(fatal) if self.phase == Phase::Plain => fatal,
+            Some(fatal) => self.fail(fatal),
+            None if self.phase == Phase::Open => self.fail(error),
+            None => error,
+        })
+    }
+
+    fn send_offsets(
+        &mut self,
+        offsets: &[OffsetCommit],
+        group: &GroupMetadata,
+    ) -> Result<(), LogError> {
+        const ACTION: &str = "add offsets to the transaction";
+        self.expect(ACTION, &[Phase::Open])?;
+        let Some(membership) = group.0.downcast_ref::<Membership>() else {
+            return Err(LogError::State {
+                detail: "this membership is of another log".into(),
+            });
+        };
+        if let Some(commit) = offsets
+            .iter()
+            .find(|commit| commit.metadata.len() > MAX_METADATA_BYTES)
+        {
+            return Err(metadata_too_large(commit));
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = membership.check(offsets) {
+            return Err(self.fail(error));
+        }
+        let list = list_of_commits(offsets)?;
+        let (timeout, metadata) = (self.request_timeout, Arc::clone(&membership.metadata));
+        let answer = self.guarded(ACTION, move |client| {
+            client.send_offsets_to_transaction(&list, &metadata, timeout)
+        })?;
+        let Err(error) = answer else { return Ok(()) };
+        let doing = Doing::new(ACTION)
+            .transactional_id(&self.transactional_id)
+            .group(&membership.group)
+            .instance_id(&membership.instance_id);
+        let error = match self.meaning(ACTION, &error) {
+            Meaning::Fatal => self.fatal(ACTION).unwrap_or_else(|| doing.of(&error)),
+            Meaning::Abort(code, said)
+            | Meaning::Retry(code, said)
+            | Meaning::Other(code, said) => {
+                match errors::kind(code) {
+                    // Nothing is committed yet, so that giving the transaction up is always safe.
+                    Some(Kind::Unreachable | Kind::TimedOut | Kind::State | Kind::MustAbort)
+                    | None => LogError::MustAbort {
+                        detail: format!("{code}: {said}"),
+                    },
+                    Some(_) => doing.error(code, &said),
+                }
+            }
+        };
+        Err(self.fail(error))
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        const ACTION: &str = "commit the transaction";
+        self.expect(ACTION, &[Phase::Open])?;
+        // Drained here: librdkafka's own flush, inside its commit, waits in steps of 100 ms.
+        let deadline = Instant::now() + self.delivery_timeout + self.hang_timeout;
+        if !self.drain(deadline) {
+            return Err(self.fail(LogError::MustAbort {
+                detail: "not all records were delivered in time".into(),
+            }));
+        }
+        if lock(&self.base().client().context().tally).failed > 0 {
+            let error = match (self.fatal(ACTION), self.delivered()) {
+                (Some(fatal), _) => fatal,
+                (None, Err(error)) => LogError::MustAbort {
+                    detail: error.to_string(),
+                },
+                (None, Ok(_)) => LogError::MustAbort {
+                    detail: "a record was not delivered".into(),
+                },
+            };
+            return Err(self.fail(error));
+        }
+        let timeout = self.request_timeout;
+        let Err(error) = self.guarded(ACTION, move |client| client.commit_transaction(timeout))?
+        else {
+            self.phase = Phase::Ready;
+            return Ok(());
+        };
+        let error = match self.meaning(ACTION, &error) {
+            Meaning::Fatal => self
+                .fatal(ACTION)
+                .unwrap_or(LogError::UnknownOutcome { action: ACTION }),
+            Meaning::Abort(code, said) => match errors::kind(code) {
+                Some(Kind::StaleGeneration | Kind::Fenced | Kind::InstanceFenced) => {
+                    self.doing(ACTION).error(code, &said)
+                }
+                _ => LogError::MustAbort {
+                    detail: format!("{code}: {said}"),
+                },
+            },
+            // The brokers may have taken it.
+            Meaning::Retry(..) | Meaning::Other(..) => LogError::UnknownOutcome { action: ACTION },
+        };
+        Err(self.fail(error))
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        const ACTION: &str = "abort the transaction";
+        self.expect(ACTION, &[Phase::Open, Phase::Doomed])?;
+        // Records under way are let through: to drop them would cost the producer its epoch. In a transaction that has
+        // failed librdkafka sends no more, so that there is less to wait for.
+        let patience = match self.phase {
+            Phase::Doomed => LET_THROUGH_DOOMED,
+            _ => self.hang_timeout,
+        };
+        self.drain(Instant::now() + patience);
+        let timeout = self.request_timeout;
+        let answer = self.guarded(ACTION, move |client| {
+            let queued = || PurgeConfig::default().queue();
+            client.purge(queued());
+            client.flush(timeout)?;
+            let answer = client.abort_transaction(timeout);
+            // librdkafka's abort asks its threads to drop what is queued and does not wait until they have: without this
+            // wait they could drop records of the next transaction.
+            client.purge(queued());
+            answer
+        })?;
+        self.drain(Instant::now() + self.hang_timeout);
+        // Records given up with their transaction are no failures to be reported later.
+        *lock(&self.base().client().context().tally) = super::context::Tally::default();
+        let Err(error) = answer else {
+            self.phase = Phase::Ready;
+            return Ok(());
+        };
+        let error = match self.meaning(ACTION, &error) {
+            Meaning::Fatal => self
+                .fatal(ACTION)
+                .unwrap_or(LogError::UnknownOutcome { action: ACTION }),
+            Meaning::Abort(..) | Meaning::Retry(..) | Meaning::Other(..) => {
+                LogError::UnknownOutcome { action: ACTION }
+            }
+        };
+        Err(self.fail(error))
+    }
+}

@@ -1,0 +1,172 @@
+//! What is written comes back.
+
+use std::collections::BTreeMap;
+
+use runtime::log::{Event, NewRecord, partition_for_key};
+
+use super::support::*;
+use super::targets::Target;
+
+pub fn records_come_back_in_order_and_whole(target: &Target) {
+    let partition = target.topic(1).remove(0);
+    let mut producer = writer(target);
+    let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let large = vec![7_u8; 300_000];
+    type Row<'a> = (
+        Option<&'a [u8]>,
+        Option<&'a [u8]>,
+        &'a [(&'a str, &'a [u8])],
+        Option<i64>,
+    );
+    let rows: [Row; 6] = [
+        (
+            Some(b"key"),
+            Some(b"value"),
+            &[("a", b"1"), ("b", b"\xff\x00"), ("a", b"2")],
+            Some(1_451_606_400_000),
+        ),
+        (
+            Some(b"gone"),
+            None,
+            &[("reason", b"tombstone")],
+            Some(1_451_606_400_001),
+        ),
+        (None, Some(b""), &[("empty", b"")], Some(1_451_606_300_000)),
+        (Some(b""), Some(b"empty key"), &[], Some(1)),
+        (None, Some(&large), &[], Some(1_451_606_400_002)),
+        (None, Some(b"now"), &[], None),
+    ];
+    for (key, value, headers, timestamp_ms) in rows {
+        let record = NewRecord {
+            topic: &partition.topic,
+            partition: Some(0),
+            key,
+            value,
+            headers,
+            timestamp_ms,
+        };
+        producer.send(record).expect("a record is taken");
+    }
+    producer.flush().expect("all is delivered");
+
+    let mut consumer = reader(target, &[(partition.clone(), 0)]);
+    let mut next = 0;
+    until(target, "all records came", || {
+        if let Some(Event::Records(batch)) = consumer.poll(TICK, 100).expect("a poll") {
+            assert_eq!(batch.partition, partition);
+            for (index, record) in batch.iter().enumerate() {
+                let (key, value, headers, timestamp_ms) = rows[next];
+                assert_eq!(record.offset, next as i64);
+                assert_eq!(record.key, key, "key of record {next}");
+                assert_eq!(record.value, value, "value of record {next}");
+                match timestamp_ms {
+                    Some(timestamp_ms) => assert_eq!(record.timestamp_ms, timestamp_ms),
+                    None => assert!(
+                        (record.timestamp_ms - now_ms).abs() < 60_000,
+                        "{} is not now",
+                        record.timestamp_ms
+                    ),
+                }
+                for (name, _) in headers {
+                    let last = headers.iter().rfind(|(n, _)| n == name).unwrap().1;
+                    assert_eq!(
+                        batch.header(index, name),
+                        Some(last),
+                        "header {name} of record {next}"
+                    );
+                }
+                assert_eq!(batch.header(index, "none"), None);
+                next += 1;
+            }
+            assert_eq!(batch.next_position(), next as i64);
+        }
+        next == rows.len()
+    });
+    close(consumer);
+}
+
+pub fn keys_go_where_murmur2_says(target: &Target) {
+    let partitions = target.topic(7);
+    let mut producer = writer(target);
+    let keys: Vec<String> = (0..300)
+        .map(|number| format!("trip-{number}-{}", "x".repeat(number % 9)))
+        .collect();
+    for key in &keys {
+        let record = NewRecord {
+            topic: &partitions[0].topic,
+            partition: None,
+            key: Some(key.as_bytes()),
+            value: Some(b"v"),
+            headers: &[],
+            timestamp_ms: None,
+        };
+        producer.send(record).expect("a record is taken");
+    }
+    producer.flush().expect("all is delivered");
+    let seen = all(target, &partitions);
+    assert_eq!(seen.len(), keys.len());
+    for record in seen {
+        let key = record.key.unwrap();
+        let expected = partition_for_key(&key, 7);
+        assert_eq!(
+            record.partition.partition,
+            expected,
+            "key {}",
+            String::from_utf8_lossy(&key)
+        );
+    }
+}
+
+pub fn records_without_a_key_are_spread(target: &Target) {
+    let partitions = target.topic(3);
+    let mut producer = writer(target);
+    for _ in 0..40 {
+        for _ in 0..5 {
+            let record = NewRecord {
+                topic: &partitions[0].topic,
+                partition: None,
+                key: None,
+                value: Some(b"v"),
+                headers: &[],
+                timestamp_ms: None,
+            };
+            producer.send(record).expect("a record is taken");
+        }
+        // Clients may keep to one partition for a batch; another batch goes elsewhere.
+        producer.flush().expect("all is delivered");
+    }
+    let mut counts = BTreeMap::new();
+    for record in all(target, &partitions) {
+        *counts.entry(record.partition).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 3, "{counts:?}");
+    assert_eq!(counts.values().sum::<i32>(), 200);
+}
+
+pub fn a_flush_counts_the_deliveries_of_each_partition(target: &Target) {
+    let partitions = target.topic(3);
+    let mut producer = writer(target);
+    assert!(producer.flush().expect("nothing to deliver").is_empty());
+    for (partition, count) in partitions.iter().zip([5, 0, 7]) {
+        for number in 0..count {
+            put(&mut *producer, partition, &number.to_string());
+        }
+    }
+    let delivered = producer.flush().expect("all is delivered");
+    assert_eq!(
+        delivered,
+        [(partitions[0].clone(), 5), (partitions[2].clone(), 7)].into()
+    );
+    let delivered = put_numbers(&mut *producer, &partitions[1], 0..2);
+    assert_eq!(delivered, [(partitions[1].clone(), 2)].into());
+}
+
+pub fn a_full_queue_is_back_pressure(target: &Target) {
+    let partition = target.topic(1).remove(0);
+    let mut producer = writer(target);
+    let delivered = put_numbers(&mut *producer, &partition, 0..30_000);
+    assert_eq!(delivered, [(partition.clone(), 30_000)].into());
+    let seen = all(target, &[partition]);
+    let expected: Vec<String> = (0..30_000).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&seen), expected);
+}
