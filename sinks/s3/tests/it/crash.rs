@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use runtime::log::fault::{At, Fault, FaultLog};
-use sink_s3::{Lake, Options, SinkError};
+use sink_s3::{FlushOptions, Lake, Options, SinkError};
 
 use crate::store::{FaultStore, PutFault};
 use crate::world::World;
@@ -49,7 +49,7 @@ fn a_crash_at_any_step_at_the_log_loses_and_doubles_nothing() {
             if log.crashed() {
                 world.restart();
                 world
-                    .run()
+                    .run_differently()
                     .unwrap_or_else(|error| panic!("after {fault:?} at step {step}: {error}"));
             } else {
                 // the runs' steps differ a little, since uploads take their time
@@ -114,7 +114,7 @@ fn a_crash_at_any_put_loses_and_doubles_nothing() {
                 "{fault:?} at put {put}: {ended:?}"
             );
             world.restart();
-            world.run().unwrap();
+            world.run_differently().unwrap();
             world.check();
         }
     }
@@ -140,7 +140,12 @@ fn crash_after_crash_ends_with_the_same_lake() {
     let mut crashes = 0;
     for step in 3.. {
         let log = FaultLog::with_fault(world.log.clone(), At::Step(step), Fault::CrashAfter);
-        let ended = sink_s3::run(world.options_on(log.clone()));
+        let options = world.options_on(log.clone());
+        let flush = FlushOptions {
+            rows: 20 + 7 * (step % 4),
+            ..options.flush
+        };
+        let ended = sink_s3::run(Options { flush, ..options });
         if !log.crashed() {
             ended.unwrap();
             break;
@@ -167,7 +172,7 @@ fn a_flush_that_is_done_again_gives_the_same_bytes() {
     assert!(!first.is_empty());
     world.store = Arc::new(object_store::memory::InMemory::new());
     world.restart();
-    world.run().unwrap();
+    world.run_differently().unwrap();
     let second = world.objects(&world.store);
     let again: Vec<&String> = first
         .keys()

@@ -465,12 +465,12 @@ fn a_store_that_refuses_ends_the_run_and_says_what_it_needs() {
     world.check();
 }
 
-/// Waits until something is so, for ten seconds at most.
+/// Waits until something is so, for forty seconds at most.
 pub fn wait_until(so: impl Fn() -> bool) {
     let began = Instant::now();
     while !so() {
         assert!(
-            began.elapsed() < Duration::from_secs(10),
+            began.elapsed() < Duration::from_secs(40),
             "it did not come to be so"
         );
         thread::sleep(Duration::from_millis(5));

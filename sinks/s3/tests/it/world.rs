@@ -250,6 +250,17 @@ impl World {
         }
     }
 
+    /// A run with other thresholds than the first: only a plan can make it end flushes where the first one did.
+    pub fn run_differently(&self) -> Result<Summary, SinkError> {
+        let options = self.options();
+        let flush = FlushOptions {
+            rows: 27,
+            row_group_rows: 5,
+            ..options.flush
+        };
+        sink_s3::run(Options { flush, ..options })
+    }
+
     pub fn run(&self) -> Result<Summary, SinkError> {
         sink_s3::run(self.options())
     }
