@@ -1,2 +1,56 @@
-//! headway
-fn main() {}
+//! `headway`: the whole pipeline in one process, and the tools around it.
+
+mod audit;
+mod demo;
+mod generate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use runtime::cli::{Completions, finish};
+use runtime::config::{Config, ConfigArgs};
+
+/// Streaming analytics around any Kafka-protocol log: demo, generator and audit
+///
+/// Exit codes: 0 done, 1 failed or not balanced, 2 the command line or the configuration can't be used.
+#[derive(Parser)]
+#[command(name = "headway", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Generate(generate::GenerateArgs),
+    Audit(audit::AuditArgs),
+    /// Print a shell's completion script
+    Completions(Completions),
+}
+
+/// What is logged unless the user asks for more: the progress line is what people look at.
+const QUIET: &str = "warn,runtime::cli=info";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    finish(start(&cli))
+}
+
+fn start(cli: &Cli) -> anyhow::Result<runtime::cli::Exit> {
+    if let Command::Completions(completions) = &cli.command {
+        completions.print::<Cli>()?;
+        return Ok(runtime::cli::Exit::Done);
+    }
+    let mut config = Config::load(&ConfigArgs::default(), &Default::default())?;
+    if std::env::var_os("HEADWAY_TELEMETRY_LOG_LEVEL").is_none() {
+        config.telemetry.log_level = QUIET.into();
+    }
+    runtime::telemetry::init_logs(&config.telemetry)?;
+    match &cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Completions(_) => Ok(runtime::cli::Exit::Done),
+    }
+}

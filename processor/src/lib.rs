@@ -1,1 +1,19 @@
-//! processor
+//! The stateful stream processor: SQL over event-time windows, exactly once, its state in the log.
+//!
+//! ```text
+//!   job text ──job──▶ Job ──▶ workers, each: consumer + transactional producer + tasks
+//!     trips-p ──ScanTask──▶ <app>.<query>.partials ──MergeTask──▶ results, <app>.<query>.late
+//! ```
+
+pub mod job;
+pub mod ledger;
+pub mod metrics;
+pub mod offsets;
+pub mod partial;
+pub mod progress;
+mod run;
+pub mod task;
+pub mod topics;
+pub mod worker;
+
+pub use run::{Options, ProcessorError, run};

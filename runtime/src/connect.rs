@@ -9,12 +9,13 @@ use schemas::{
 
 use crate::config::{LogConfig, LogKind, RegistryConfig, RegistryKind};
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Heartbeats};
+use crate::log::kafka::{KafkaLog, KafkaOptions};
 use crate::log::{ConsumerOptions, Log, LogError, ProducerOptions};
 
 /// Opens the log that the configuration names.
 ///
 /// # Errors
-/// As [`EmbeddedLog::open`] has them.
+/// As [`EmbeddedLog::open`] and [`KafkaLog::connect`] have them.
 pub fn connect_log(config: &LogConfig) -> Result<Arc<dyn Log>, LogError> {
     match config.kind {
         LogKind::Embedded => {
@@ -27,10 +28,16 @@ pub fn connect_log(config: &LogConfig) -> Result<Arc<dyn Log>, LogError> {
             Ok(EmbeddedLog::open(&config.dir, options)?)
         }
         LogKind::Kafka => {
-            let detail = "this version has no client for log.kind = \"kafka\" yet: set log.kind = \"embedded\"";
-            Err(LogError::Config {
-                detail: detail.into(),
-            })
+            tracing::info!(brokers = config.brokers, "connecting to the log");
+            Ok(KafkaLog::connect(KafkaOptions {
+                client_id: config.client_id.clone(),
+                extra: config.client.0.clone(),
+                connect_timeout: config.connect_timeout_ms.duration(),
+                request_timeout: config.request_timeout_ms.duration(),
+                producer_queue_bytes: config.producer_queue_bytes,
+                consumer_queue_bytes: config.consumer_queue_bytes,
+                ..KafkaOptions::new(config.brokers.as_str())
+            })?)
         }
     }
 }

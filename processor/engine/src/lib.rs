@@ -7,6 +7,8 @@
 
 pub mod fold;
 mod functions;
+pub mod partial;
 pub mod plan;
 pub mod shard;
 pub mod sql;
+pub mod watermark;

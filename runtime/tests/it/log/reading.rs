@@ -193,7 +193,7 @@ pub fn nothing_is_read_before_a_start_is_named(target: &Target) {
         }
         !assigned.is_empty()
     });
-    assert_eq!(assigned, [partition.clone()]);
+    assert_eq!(assigned, std::slice::from_ref(&partition));
     assert_eq!(
         consumer.committed(&assigned).expect("the group's offsets"),
         [None]

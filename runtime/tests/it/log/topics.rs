@@ -248,7 +248,7 @@ pub fn compaction_keeps_the_last_value_of_each_key_at_its_offset(target: &Target
             seen.windows(2).all(|pair| pair[0].offset < pair[1].offset),
             "in order"
         );
-        let mut kept: BTreeMap<String, Vec<(i64, Option<Vec<u8>>)>> = BTreeMap::new();
+        let mut kept: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for record in seen {
             let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
             kept.entry(key)

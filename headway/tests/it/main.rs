@@ -1,0 +1,8 @@
+//! The binary as a user runs it, held against a naive fold.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod kill;
+mod oracle;
+mod refusals;
+mod run;
+mod whole_files;

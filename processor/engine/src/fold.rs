@@ -1,1 +1,0 @@
-//! The deterministic fold over a shard's partials.

@@ -1,0 +1,291 @@
+//! A job, ready to run: its text parsed, planned against the registry's schemas, and its topics' names worked out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use engine::partial::fingerprint_hash;
+use engine::plan::{Query, Settings};
+use engine::sql::JobError;
+use runtime::log::{Log, TopicSpec};
+use schemas::decode::BatchDecoder;
+use schemas::{Registry, RegistryError, SchemaId};
+
+use crate::topics::{self, TopicError};
+
+/// What a job is made from.
+#[derive(Clone)]
+pub struct JobOptions {
+    /// The SQL text.
+    pub sql: String,
+    /// The name of the job's consumer group, and the first part of its topics' names.
+    pub application_id: String,
+    /// How many shards each query's state has. Fixed when the job first runs.
+    pub shards: u32,
+    /// The secret that masked coordinates are moved by.
+    pub mask_salt: Vec<u8>,
+    /// The replication of the topics that the job creates; −1: the broker's default.
+    pub replication: i32,
+}
+
+/// A job, planned.
+pub struct Job {
+    /// Its options.
+    pub options: JobOptions,
+    /// Its sources by topic.
+    pub sources: BTreeMap<String, SourceTopic>,
+    /// Its queries, in the order of its text.
+    pub queries: Vec<Arc<JobQuery>>,
+}
+
+/// A topic that a job reads.
+pub struct SourceTopic {
+    /// Its name.
+    pub topic: String,
+    /// Its id.
+    pub topic_id: String,
+    /// The Avro schema to read it with: only the columns that some query needs.
+    pub reader_schema: String,
+    /// Which queries read it, by their place in [`Job::queries`].
+    pub queries: Vec<usize>,
+}
+
+/// A query, with all that is needed to run it.
+pub struct JobQuery {
+    /// The plan.
+    pub plan: Arc<Query>,
+    /// The fingerprint, hashed: the plan's and the number of shards.
+    pub fingerprint: u64,
+    /// Where its partial rows go.
+    pub partials_topic: String,
+    /// Where its late rows are reported.
+    pub late_topic: String,
+    /// Its results' Avro schema.
+    pub output_schema: String,
+    /// Its results' schema number.
+    pub output_schema_id: SchemaId,
+}
+
+/// Why a job can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum JobLoadError {
+    /// Its text is wrong.
+    #[error("the job can't run as it is written:\n{}", list(.0))]
+    Sql(Vec<JobError>),
+    /// Its topics can't be used.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The registry failed.
+    #[error("schemas of topic {topic} can't be had")]
+    Registry {
+        /// Which topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// There is no schema for a source.
+    #[error(
+        "the registry has no schema for topic {topic} (subject {topic}-value): run the producer first, or register it"
+    )]
+    NoSchema {
+        /// Which topic.
+        topic: String,
+    },
+    /// A schema can't be used as an Arrow schema, or projected.
+    #[error("the schema of topic {topic} can't be used: {detail}")]
+    Schema {
+        /// Which topic.
+        topic: String,
+        /// Why.
+        detail: String,
+    },
+    /// The registered schema of a sink does not fit the query's results.
+    #[error(
+        "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
+    )]
+    Output {
+        /// Which query.
+        query: String,
+        /// Its sink's topic.
+        topic: String,
+        /// What does not fit.
+        detail: String,
+    },
+}
+
+fn list(errors: &[JobError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+impl Job {
+    /// Parses and plans a job, registers its results' schemas, and creates the topics that are its own. The source
+    /// topics and their schemas must be there.
+    pub fn load(
+        log: &dyn Log,
+        registry: &Arc<dyn Registry>,
+        options: JobOptions,
+    ) -> Result<Self, JobLoadError> {
+        let script = engine::sql::parse(&options.sql).map_err(JobLoadError::Sql)?;
+        let mut texts = BTreeMap::new();
+        let mut arrow_schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
+        for source in script.sources.values() {
+            let text = source_schema(registry.as_ref(), &source.topic)?;
+            let decoder = BatchDecoder::new(Arc::clone(registry), &text).map_err(|error| {
+                JobLoadError::Schema {
+                    topic: source.topic.clone(),
+                    detail: error.to_string(),
+                }
+            })?;
+            arrow_schemas.insert(source.name.clone(), decoder.schema());
+            texts.insert(source.topic.clone(), text);
+        }
+        let settings = Settings {
+            mask_salt: options.mask_salt.clone(),
+        };
+        let plans =
+            engine::plan::plan(&script, &arrow_schemas, &settings).map_err(JobLoadError::Sql)?;
+
+        let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
+        let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut queries = Vec::with_capacity(plans.len());
+        for (index, plan) in plans.into_iter().enumerate() {
+            let topic = plan.source.topic.clone();
+            columns
+                .entry(topic.clone())
+                .or_default()
+                .extend(plan.input.fields().iter().map(|field| field.name().clone()));
+            if !sources.contains_key(&topic) {
+                let found = topics::existing_source(log, &topic)?;
+                sources.insert(
+                    topic.clone(),
+                    SourceTopic {
+                        topic: topic.clone(),
+                        topic_id: found.id,
+                        reader_schema: String::new(),
+                        queries: vec![],
+                    },
+                );
+            }
+            if let Some(source) = sources.get_mut(&topic) {
+                source.queries.push(index);
+            }
+            queries.push(Arc::new(JobQuery::prepare(log, registry, &options, plan)?));
+        }
+        for (topic, source) in &mut sources {
+            let wanted: Vec<&str> = columns
+                .get(topic)
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect();
+            let text = texts.get(topic).map(String::as_str).unwrap_or_default();
+            source.reader_schema =
+                schemas::projected_schema(text, &wanted).map_err(|error| JobLoadError::Schema {
+                    topic: topic.clone(),
+                    detail: error.to_string(),
+                })?;
+        }
+        Ok(Self {
+            options,
+            sources,
+            queries,
+        })
+    }
+
+    /// Every topic that the job's workers read: the sources and the partials.
+    pub fn subscription(&self) -> Vec<&str> {
+        let partials = self
+            .queries
+            .iter()
+            .map(|query| query.partials_topic.as_str());
+        self.sources
+            .keys()
+            .map(String::as_str)
+            .chain(partials)
+            .collect()
+    }
+}
+
+impl JobQuery {
+    fn prepare(
+        log: &dyn Log,
+        registry: &Arc<dyn Registry>,
+        options: &JobOptions,
+        plan: Query,
+    ) -> Result<Self, JobLoadError> {
+        let app = &options.application_id;
+        let partials = topics::partials_spec(app, &plan.name, options.shards, options.replication);
+        topics::ensure_partials(log, &partials, options.shards)?;
+        let late_topic = topics::late(app, &plan.name);
+        let source = topics::existing_source(log, &plan.source.topic)?;
+        for (name, partitions) in [
+            (late_topic.as_str(), 1),
+            (plan.sink.topic.as_str(), source.partitions),
+        ] {
+            let mut spec = TopicSpec::new(name, partitions);
+            spec.replication = options.replication;
+            topics::ensure(log, &spec)?;
+        }
+        let (output_schema_id, output_schema) = output_schema(registry.as_ref(), &plan)?;
+        Ok(Self {
+            fingerprint: fingerprint_hash(&format!(
+                "{}\nshards {}",
+                plan.fingerprint, options.shards
+            )),
+            partials_topic: partials.name,
+            late_topic,
+            output_schema,
+            output_schema_id,
+            plan: Arc::new(plan),
+        })
+    }
+}
+
+fn source_schema(registry: &dyn Registry, topic: &str) -> Result<String, JobLoadError> {
+    let latest = registry
+        .latest(&schemas::value_subject(topic))
+        .map_err(|source| JobLoadError::Registry {
+            topic: topic.into(),
+            source,
+        })?;
+    latest
+        .map(|(_, text)| text.to_string())
+        .ok_or_else(|| JobLoadError::NoSchema {
+            topic: topic.into(),
+        })
+}
+
+/// The schema that results are written with: the sink topic's registered one, if there is one, which they must fit;
+/// otherwise one that is derived from the query and registered.
+fn output_schema(
+    registry: &dyn Registry,
+    plan: &Query,
+) -> Result<(SchemaId, String), JobLoadError> {
+    let topic = &plan.sink.topic;
+    let subject = schemas::value_subject(topic);
+    let failed = |source| JobLoadError::Registry {
+        topic: topic.clone(),
+        source,
+    };
+    let misfit = |detail: String| JobLoadError::Output {
+        query: plan.name.clone(),
+        topic: topic.clone(),
+        detail,
+    };
+    let (id, text) = match registry.latest(&subject).map_err(failed)? {
+        Some((id, text)) => (id, text.to_string()),
+        None => {
+            let text = schemas::encode::avro_schema_for(&plan.output, &plan.name, "headway.job")
+                .map_err(|error| misfit(error.to_string()))?;
+            (registry.register(&subject, &text).map_err(failed)?, text)
+        }
+    };
+    schemas::encode::BatchEncoder::new(&text, id, Arc::clone(&plan.output))
+        .map_err(|error| misfit(error.to_string()))?;
+    Ok((id, text))
+}

@@ -1,0 +1,128 @@
+//! A job's part of the ledger: what its committed offsets say was taken and given, added up.
+
+use runtime::log::{Log, LogError, Offset, TopicPartition};
+
+use crate::offsets::{self, MetadataError, ShardState, SourceState};
+use crate::topics;
+
+/// What one query took and gave, up to its committed offsets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct QueryLedger {
+    /// The query's name.
+    pub query: String,
+    /// Records taken from the source.
+    pub rows_in: u64,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    /// Rows that the WHERE left out.
+    pub filtered: u64,
+    /// Rows without a usable event time.
+    pub dead: u64,
+    /// Row × window pairs sent on to shards.
+    pub assigned: u64,
+    /// Row × window pairs merged.
+    pub merged: u64,
+    /// Row × window pairs that were late.
+    pub late: u64,
+    /// Row × window pairs written to partials that the shards have not taken yet.
+    pub in_flight: u64,
+    /// Windows closed, over all shards.
+    pub closed: u64,
+    /// Result rows emitted as final.
+    pub emitted: u64,
+    /// Whether every shard has seen the end of the input.
+    pub ended: bool,
+    /// Offsets of the source that are taken, by partition.
+    pub source_offsets: Vec<Offset>,
+}
+
+/// Why a ledger can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The log failed.
+    #[error("the committed offsets of group {group} can't be read")]
+    Log {
+        /// The group.
+        group: String,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+    /// A committed offset's metadata can't be used.
+    #[error("the metadata of {partition}'s committed offset can't be used")]
+    Metadata {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        #[source]
+        source: MetadataError,
+    },
+}
+
+/// The ledger of one query: which reads `source_topic`, and stands at `place` among the job's queries of that source.
+pub fn read(
+    log: &dyn Log,
+    application_id: &str,
+    query: &str,
+    source_topic: &str,
+    place: usize,
+) -> Result<QueryLedger, LedgerError> {
+    let mut ledger = QueryLedger {
+        query: query.into(),
+        ..QueryLedger::default()
+    };
+    for (_, offset, state) in committed::<SourceState>(log, application_id, source_topic)? {
+        ledger.source_offsets.push(offset);
+        ledger.rows_in += state.rows_in;
+        ledger.undecodable += state.undecodable;
+        if let Some(counts) = state.queries.get(place) {
+            ledger.filtered += counts.filtered;
+            ledger.dead += counts.dead;
+            ledger.assigned += counts.assigned;
+        }
+    }
+    let shards = committed::<ShardState>(
+        log,
+        application_id,
+        &topics::partials(application_id, query),
+    )?;
+    ledger.ended = !shards.is_empty() && shards.iter().all(|(_, _, state)| state.ended);
+    for (_, _, state) in shards {
+        ledger.merged += state.merged;
+        ledger.late += state.late;
+        ledger.closed += state.closed;
+        ledger.emitted += state.emitted;
+    }
+    ledger.in_flight = ledger.assigned.saturating_sub(ledger.merged + ledger.late);
+    Ok(ledger)
+}
+
+fn committed<T: serde::de::DeserializeOwned + Default>(
+    log: &dyn Log,
+    group: &str,
+    topic: &str,
+) -> Result<Vec<(TopicPartition, Offset, T)>, LedgerError> {
+    let failed = |source| LedgerError::Log {
+        group: group.into(),
+        source,
+    };
+    let partitions = log
+        .topic(topic)
+        .map_err(failed)?
+        .map_or(0, |found| found.partitions);
+    let partitions: Vec<_> = (0..partitions)
+        .map(|partition| TopicPartition::new(topic, partition))
+        .collect();
+    let offsets = log.committed(group, &partitions).map_err(failed)?;
+    partitions
+        .into_iter()
+        .zip(offsets)
+        .map(|(partition, committed)| match committed {
+            None => Ok((partition, 0, T::default())),
+            Some(committed) => match offsets::decode(&committed.metadata) {
+                Ok(state) => Ok((partition, committed.offset, state)),
+                Err(source) => Err(LedgerError::Metadata { partition, source }),
+            },
+        })
+        .collect()
+}

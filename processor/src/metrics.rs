@@ -1,0 +1,71 @@
+//! The processor's metrics: every name in one place.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, Opts, Registry};
+
+/// What the processor counts.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Records read from sources.
+    pub records_in: IntCounter,
+    /// Records read from partials topics.
+    pub partials_in: IntCounter,
+    /// Bytes of partial rows written, compressed.
+    pub partial_bytes: IntCounter,
+    /// Result rows written.
+    pub results_out: IntCounter,
+    /// Row × window pairs that were late.
+    pub late_rows: IntCounter,
+    /// How long a transaction's commit took, from its flush to the broker's answer.
+    pub commit_seconds: Histogram,
+    /// Transactions rolled back.
+    pub aborts: IntCounter,
+    /// Sessions given up and begun again.
+    pub sessions: IntCounter,
+}
+
+impl Metrics {
+    /// The metrics, registered.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::with_opts(Opts::new(name, help))?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let commit_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "headway_processor_commit_seconds",
+                "How long a transaction's commit took",
+            )
+            .buckets(prometheus::exponential_buckets(0.002, 2.0, 12)?),
+        )?;
+        registry.register(Box::new(commit_seconds.clone()))?;
+        Ok(Self {
+            records_in: counter(
+                "headway_processor_records_in_total",
+                "Records read from sources",
+            )?,
+            partials_in: counter(
+                "headway_processor_partials_in_total",
+                "Records read from partials topics",
+            )?,
+            partial_bytes: counter(
+                "headway_processor_partial_bytes_total",
+                "Bytes of partial rows written",
+            )?,
+            results_out: counter("headway_processor_results_out_total", "Result rows written")?,
+            late_rows: counter(
+                "headway_processor_late_rows_total",
+                "Row and window pairs that were late",
+            )?,
+            commit_seconds,
+            aborts: counter("headway_processor_aborts_total", "Transactions rolled back")?,
+            sessions: counter(
+                "headway_processor_sessions_total",
+                "Sessions given up and begun again",
+            )?,
+        })
+    }
+}

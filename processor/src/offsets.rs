@@ -1,0 +1,98 @@
+//! What stands in the metadata of the committed offsets: a task's state that is not in the log, and its part of the
+//! ledger. Committed in the transaction of the data that it counts.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version of the metadata that this code writes, and the only one that it reads.
+const VERSION: u32 = 1;
+
+/// Beside a source partition's offset: how far its event time has come, and what was taken from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceState {
+    /// The latest event time so far, in milliseconds since 1970.
+    pub max_event_ms: Option<i64>,
+    /// Whether the end of the input was announced.
+    pub ended: bool,
+    /// How many records were taken.
+    pub rows_in: u64,
+    /// How many of them could not be decoded.
+    pub undecodable: u64,
+    /// By query, in the job's order.
+    pub queries: Vec<ScanCounts>,
+}
+
+/// What one query's scan did with the rows of a source partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScanCounts {
+    /// Rows that its WHERE left out.
+    pub filtered: u64,
+    /// Rows without a usable event time.
+    pub dead: u64,
+    /// Row × window pairs sent on as partial rows.
+    pub assigned: u64,
+}
+
+/// Beside a partials partition's offset: what the shard has taken and given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardState {
+    /// Row × window pairs merged.
+    pub merged: u64,
+    /// Row × window pairs that were late.
+    pub late: u64,
+    /// Windows closed.
+    pub closed: u64,
+    /// Result rows emitted as final.
+    pub emitted: u64,
+    /// Ranges that were taken before and skipped.
+    pub duplicates: u64,
+    /// Whether every source partition has ended, and so every window is closed.
+    pub ended: bool,
+}
+
+/// Why committed metadata can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// There is none.
+    #[error("it has none: it was not committed by this processor, or was reset by hand")]
+    Missing,
+    /// It is of another version.
+    #[error("it is of version {found}; this program reads version {VERSION}")]
+    Version {
+        /// Which.
+        found: u32,
+    },
+    /// It can't be read.
+    #[error("it can't be read: it was not committed by this processor")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    #[serde(rename = "s")]
+    state: T,
+}
+
+/// The metadata string of a state.
+pub fn encode<T: Serialize>(state: &T) -> Result<String, MetadataError> {
+    Ok(serde_json::to_string(&Versioned { v: VERSION, state })?)
+}
+
+/// The state in a metadata string.
+pub fn decode<T: DeserializeOwned>(metadata: &str) -> Result<T, MetadataError> {
+    if metadata.is_empty() {
+        return Err(MetadataError::Missing);
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v } = serde_json::from_str(metadata)?;
+    if v != VERSION {
+        return Err(MetadataError::Version { found: v });
+    }
+    Ok(serde_json::from_str::<Versioned<T>>(metadata)?.state)
+}

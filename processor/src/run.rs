@@ -1,0 +1,137 @@
+//! Runs a job's workers, each on a thread of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use runtime::clock::Clock;
+use runtime::lifecycle::Lifecycle;
+use runtime::log::Log;
+use schemas::Registry;
+
+use crate::job::{Job, JobLoadError, JobOptions};
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::worker::{Worker, WorkerError, WorkerOptions};
+
+/// What a processor is made from.
+#[derive(Clone)]
+pub struct Options {
+    /// The job.
+    pub job: JobOptions,
+    /// How many workers this process has.
+    pub workers: u32,
+    /// This process's name among those of the application, the same after a restart: its workers' transactional ids
+    /// begin with it, so that a restarted process fences what is left of its predecessor.
+    pub instance: String,
+    /// How each worker works.
+    pub worker: WorkerOptions,
+    /// Where to read and write.
+    pub log: Arc<dyn Log>,
+    /// Where schemas are.
+    pub registry: Arc<dyn Registry>,
+    /// When to end.
+    pub lifecycle: Lifecycle,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is counted of dead letters.
+    pub edge_metrics: runtime::metrics::Metrics,
+    /// What can be looked at.
+    pub progress: Arc<Progress>,
+}
+
+/// Why a processor stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessorError {
+    /// The job can't run.
+    #[error(transparent)]
+    Job(#[from] JobLoadError),
+    /// A worker failed.
+    #[error("worker {slot} stopped")]
+    Worker {
+        /// Which.
+        slot: String,
+        /// Why.
+        #[source]
+        source: Box<WorkerError>,
+    },
+    /// A worker's thread could not be started, or panicked.
+    #[error("worker {slot} could not be run: {detail}")]
+    Thread {
+        /// Which.
+        slot: String,
+        /// Why.
+        detail: String,
+    },
+}
+
+/// Loads the job and runs its workers until the lifecycle says to end, or until the input has ended if it says to drain.
+///
+/// # Errors
+/// The first failure of a worker that a new session can't heal; the other workers then stop as well.
+pub fn run(options: &Options) -> Result<(), ProcessorError> {
+    let job = Arc::new(Job::load(
+        options.log.as_ref(),
+        &options.registry,
+        options.job.clone(),
+    )?);
+    let abandon = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    let mut result = Ok(());
+    for index in 0..options.workers.max(1) {
+        let worker = Worker {
+            job: Arc::clone(&job),
+            log: Arc::clone(&options.log),
+            registry: Arc::clone(&options.registry),
+            slot: format!("{}-{index}", options.instance),
+            options: options.worker.clone(),
+            lifecycle: options.lifecycle.clone(),
+            abandon: Arc::clone(&abandon),
+            clock: Arc::clone(&options.clock),
+            metrics: Arc::clone(&options.metrics),
+            edge_metrics: options.edge_metrics.clone(),
+            progress: Arc::clone(&options.progress),
+        };
+        let slot = worker.slot.clone();
+        let failed = Arc::clone(&abandon);
+        let spawned = std::thread::Builder::new()
+            .name(format!("worker-{slot}"))
+            .spawn(move || {
+                let result = worker.run();
+                if result.is_err() {
+                    failed.store(true, Ordering::SeqCst);
+                }
+                result
+            });
+        match spawned {
+            Ok(thread) => threads.push((slot, thread)),
+            Err(error) => {
+                abandon.store(true, Ordering::SeqCst);
+                result = Err(ProcessorError::Thread {
+                    slot,
+                    detail: error.to_string(),
+                });
+                break;
+            }
+        }
+    }
+    for (slot, thread) in threads {
+        let ended = match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(ProcessorError::Worker {
+                slot,
+                source: Box::new(source),
+            }),
+            Err(_) => {
+                abandon.store(true, Ordering::SeqCst);
+                Err(ProcessorError::Thread {
+                    slot,
+                    detail: "it panicked".into(),
+                })
+            }
+        };
+        result = result.and(ended);
+    }
+    result
+}

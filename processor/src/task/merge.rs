@@ -1,0 +1,258 @@
+//! Folds one shard's partials, and says what they give: results of closed windows, and late rows.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
+use engine::fold::{Fold, FoldError, LateRows};
+use engine::plan::FragmentError;
+use runtime::log::{Batch, Offset, TopicPartition};
+
+use crate::job::JobQuery;
+use crate::offsets::ShardState;
+use crate::partial::{self, PartialError};
+
+/// The fold of one shard.
+pub struct MergeTask {
+    /// The partials partition.
+    pub partition: TopicPartition,
+    /// Which query, by its place in the job.
+    pub query_index: usize,
+    query: Arc<JobQuery>,
+    live: Progress,
+    committed: Progress,
+    /// Partials below this offset were folded before; what they gave is out already.
+    restore_to: Offset,
+}
+
+#[derive(Clone)]
+struct Progress {
+    fold: Fold,
+    position: Offset,
+    emitted: u64,
+}
+
+/// Something that a partials record gave.
+#[derive(Debug)]
+pub enum Given {
+    /// Rows of a closed window.
+    Results(RecordBatch),
+    /// Rows that came too late.
+    Late {
+        /// How many, and for which window.
+        rows: LateRows,
+        /// The source partition that they are from.
+        partition: i32,
+        /// The first position of the range that they are in.
+        range_start: Offset,
+        /// The first position behind it.
+        range_end: Offset,
+        /// Where the watermark stood.
+        watermark: i64,
+    },
+}
+
+/// Why a shard can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A record of the partials topic can't be read.
+    #[error("record {offset} of {partition} can't be read")]
+    Unreadable {
+        /// The partials partition.
+        partition: TopicPartition,
+        /// The record's offset.
+        offset: Offset,
+        /// Why.
+        #[source]
+        source: PartialError,
+    },
+    /// A record does not follow on the others.
+    #[error("record {offset} of {partition} can't be applied")]
+    Fold {
+        /// The partials partition.
+        partition: TopicPartition,
+        /// The record's offset.
+        offset: Offset,
+        /// Why.
+        #[source]
+        source: FoldError,
+    },
+    /// The results of a window can't be worked out.
+    #[error(transparent)]
+    Finish(#[from] FragmentError),
+}
+
+impl MergeTask {
+    /// A shard that has nothing folded yet. Partials below `restore_to`, the committed offset, will be folded without
+    /// giving anything; `state` is what stands committed there.
+    pub fn new(
+        partition: TopicPartition,
+        query_index: usize,
+        query: Arc<JobQuery>,
+        restore_to: Offset,
+        state: ShardState,
+    ) -> Self {
+        let fold = Fold::new(Arc::clone(&query.plan), query.fingerprint);
+        let live = Progress {
+            fold,
+            position: 0,
+            emitted: state.emitted,
+        };
+        Self {
+            partition,
+            query_index,
+            query,
+            committed: live.clone(),
+            live,
+            restore_to,
+        }
+    }
+
+    /// Folds a batch of partials, which must follow on the last one.
+    pub fn take(&mut self, batch: &Batch, given: &mut Vec<Given>) -> Result<(), MergeError> {
+        for (index, record) in batch.iter().enumerate() {
+            let unreadable = |source| MergeError::Unreadable {
+                partition: self.partition.clone(),
+                offset: record.offset,
+                source,
+            };
+            let header =
+                partial::decode_header(batch.header(index, partial::HEADER)).map_err(unreadable)?;
+            let rows = partial::decode_rows(record.value).map_err(unreadable)?;
+            let before = self.live.fold.watermark().now();
+            let applied = self
+                .live
+                .fold
+                .apply(record.offset, &header, rows.as_ref())
+                .map_err(|source| MergeError::Fold {
+                    partition: self.partition.clone(),
+                    offset: record.offset,
+                    source,
+                })?;
+            self.live.position = record.offset + 1;
+            if record.offset < self.restore_to {
+                continue;
+            }
+            for rows in applied.late {
+                given.push(Given::Late {
+                    rows,
+                    partition: header.partition,
+                    range_start: header.start,
+                    range_end: header.end,
+                    watermark: before.unwrap_or(i64::MIN),
+                });
+            }
+            for window in applied.closed {
+                let results = window.finish(&self.query.plan)?;
+                self.live.emitted += results.num_rows() as u64;
+                given.push(Given::Results(results));
+            }
+        }
+        if self.live.position <= self.restore_to {
+            self.committed = self.live.clone();
+        }
+        Ok(())
+    }
+
+    /// Notes that the partition's end was reached at `position`.
+    pub fn reached_end(&mut self, position: Offset) {
+        if self.restoring() && position >= self.restore_to {
+            self.live.position = self.restore_to;
+            self.committed = self.live.clone();
+        }
+    }
+
+    /// Whether partials that were folded before are still to be read.
+    pub fn restoring(&self) -> bool {
+        self.live.position < self.restore_to
+    }
+
+    /// How far restoring is, from 0 to 1.
+    pub fn restored(&self) -> f64 {
+        if self.restoring() {
+            self.live.position as f64 / self.restore_to as f64
+        } else {
+            1.0
+        }
+    }
+
+    /// The position to be committed, if it is ahead of the last one.
+    pub fn to_commit(&self) -> Option<Offset> {
+        (!self.restoring() && self.live.position > self.committed.position.max(self.restore_to))
+            .then_some(self.live.position)
+    }
+
+    /// What the shard has taken and given.
+    pub fn state(&self) -> ShardState {
+        self.live.state()
+    }
+
+    /// The fold, to be looked at.
+    pub fn fold(&self) -> &Fold {
+        &self.live.fold
+    }
+
+    /// Whether every source partition has ended, and that is committed.
+    pub fn ended(&self) -> bool {
+        self.committed.fold.watermark().ended()
+    }
+
+    /// Notes that what was given is committed.
+    pub fn committed(&mut self) {
+        if !self.restoring() {
+            self.committed = self.live.clone();
+        }
+    }
+
+    /// Goes back to the last commit, and says at which offset to read on. State is shared, not copied, so this costs
+    /// no restore.
+    pub fn roll_back(&mut self) -> Offset {
+        self.live = self.committed.clone();
+        self.live.position
+    }
+}
+
+impl Progress {
+    fn state(&self) -> ShardState {
+        let counts = self.fold.counts();
+        ShardState {
+            merged: counts.merged,
+            late: counts.late,
+            closed: counts.closed,
+            duplicates: counts.duplicates,
+            emitted: self.emitted,
+            ended: self.fold.watermark().ended(),
+        }
+    }
+}
+
+/// The values of a result's key columns as text, separated by `|`: instants as milliseconds since 1970.
+pub fn key_text(results: &RecordBatch, columns: &[usize], row: usize) -> String {
+    let mut text = String::new();
+    for (place, &column) in columns.iter().enumerate() {
+        if place > 0 {
+            text.push('|');
+        }
+        let column = results.column(column);
+        if column.is_null(row) {
+            continue;
+        }
+        let instant =
+            arrow::compute::cast(&column.slice(row, 1), &arrow::datatypes::DataType::Int64)
+                .ok()
+                .filter(|_| {
+                    matches!(
+                        column.data_type(),
+                        arrow::datatypes::DataType::Timestamp(_, _)
+                    )
+                });
+        match instant {
+            Some(millis) => text.push_str(&millis.as_primitive::<Int64Type>().value(0).to_string()),
+            None => text.push_str(
+                &arrow::util::display::array_value_to_string(column, row).unwrap_or_default(),
+            ),
+        }
+    }
+    text
+}

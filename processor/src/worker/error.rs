@@ -1,0 +1,146 @@
+//! Why a worker stops, and what that asks for.
+
+use runtime::dead_letter::DeadLetterError;
+use runtime::log::{Class, LogError, TopicPartition};
+
+use schemas::RegistryError;
+
+use crate::offsets::MetadataError;
+use crate::partial::PartialError;
+use crate::task::merge::MergeError;
+use crate::task::scan::ScanError;
+
+/// A worker's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The log failed.
+    #[error("{action}")]
+    Log {
+        /// What the worker was doing.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: LogError,
+    },
+    /// A source partition can't be scanned.
+    #[error("{partition} can't be scanned")]
+    Scan {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        #[source]
+        source: ScanError,
+    },
+    /// A shard can't be merged.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// A partials record can't be written.
+    #[error("partial rows can't be written")]
+    Partial(#[from] PartialError),
+    /// Results can't be encoded.
+    #[error("results of query {query} can't be encoded: {detail}")]
+    Encode {
+        /// The query.
+        query: String,
+        /// Why.
+        detail: String,
+    },
+    /// A dead letter can't be written.
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
+    /// The registry did not give a schema's number.
+    #[error("the schema of topic {topic} can't be registered")]
+    Registry {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// The metadata of a committed offset can't be used.
+    #[error(
+        "the committed offset of {partition} has metadata that can't be used; to begin anew, run the job under a new application id"
+    )]
+    Metadata {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        #[source]
+        source: MetadataError,
+    },
+    /// Partials that the state needs are gone.
+    #[error(
+        "{partition} begins at offset {start}, not at 0: partials that this job's state is made of were deleted; run the job under a new application id"
+    )]
+    PartialsGone {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where it begins.
+        start: i64,
+    },
+    /// The committed offset lies behind the end: the topic was deleted and created again.
+    #[error(
+        "{partition} ends at {end}, but offset {committed} was committed: the topic was deleted and created again; run the job under a new application id"
+    )]
+    BehindEnd {
+        /// The partition.
+        partition: TopicPartition,
+        /// The committed offset.
+        committed: i64,
+        /// The partition's end.
+        end: i64,
+    },
+}
+
+impl WorkerError {
+    /// What this failure asks for.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Log { source, .. } => source.class(),
+            Self::DeadLetter(error) => error.class(),
+            Self::Registry {
+                source: RegistryError::Unavailable { .. },
+                ..
+            } => Class::Retry,
+            Self::Registry {
+                source:
+                    RegistryError::Unknown { .. }
+                    | RegistryError::Incompatible { .. }
+                    | RegistryError::Invalid { .. }
+                    | RegistryError::NotAllowed { .. }
+                    | RegistryError::Storage { .. },
+                ..
+            }
+            | Self::Scan { .. }
+            | Self::Merge(_)
+            | Self::Partial(_)
+            | Self::Encode { .. }
+            | Self::Metadata { .. }
+            | Self::PartialsGone { .. }
+            | Self::BehindEnd { .. } => Class::Fatal,
+        }
+    }
+}
+
+/// Puts what was being done beside a failure of the log.
+pub(super) trait Doing<T> {
+    fn doing(self, action: &'static str) -> Result<T, WorkerError>;
+}
+
+impl<T> Doing<T> for Result<T, LogError> {
+    fn doing(self, action: &'static str) -> Result<T, WorkerError> {
+        self.map_err(|source| WorkerError::Log { action, source })
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

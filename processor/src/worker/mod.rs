@@ -1,0 +1,118 @@
+//! A worker: one consumer, one transactional producer, and the tasks of the partitions that the group gives it.
+
+mod error;
+mod output;
+mod session;
+mod transaction;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use runtime::clock::Clock;
+use runtime::lifecycle::Lifecycle;
+use runtime::log::{Class, Log};
+use schemas::Registry;
+
+pub use error::WorkerError;
+
+use crate::job::Job;
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use session::Session;
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// How often a transaction is committed.
+    pub commit_interval: Duration,
+    /// How many rows a source partition's range may hold before a transaction is committed early.
+    pub max_range_rows: u64,
+    /// The most records in one poll.
+    pub max_poll_records: usize,
+    /// How long the group waits for a silent worker.
+    pub session_timeout: Duration,
+    /// How long the broker lets a transaction stand open. Between the commit interval and the session timeout.
+    pub transaction_timeout: Duration,
+    /// Whether idle partitions stop holding the watermark back. Off where input is read to its end and then closed.
+    pub idle_marks: bool,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_millis(100),
+            max_range_rows: 262_144,
+            max_poll_records: 16_384,
+            session_timeout: Duration::from_secs(10),
+            transaction_timeout: Duration::from_secs(8),
+            idle_marks: true,
+        }
+    }
+}
+
+/// A worker, before it runs.
+pub struct Worker {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Where it reads and writes.
+    pub log: Arc<dyn Log>,
+    /// Where schemas are.
+    pub registry: Arc<dyn Registry>,
+    /// Its slot's name, the same after a restart: its transactional id.
+    pub slot: String,
+    /// How it works.
+    pub options: WorkerOptions,
+    /// When to end.
+    pub lifecycle: Lifecycle,
+    /// Set when another worker of this process has failed: leave at once.
+    pub abandon: Arc<AtomicBool>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is counted of dead letters.
+    pub edge_metrics: runtime::metrics::Metrics,
+    /// What can be looked at.
+    pub progress: Arc<Progress>,
+}
+
+/// The longest pause between two sessions.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+impl Worker {
+    /// Works until the lifecycle says to end, or until the input has ended if it says to drain.
+    ///
+    /// # Errors
+    /// What a new session can't heal: another instance has taken the slot, or someone must act.
+    pub fn run(&self) -> Result<(), WorkerError> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let started = self.clock.now_ms();
+            let error = match Session::open(self).and_then(Session::run) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.class() {
+                Class::Retry | Class::Abort | Class::Restart => {
+                    if self.leaving() {
+                        return Ok(());
+                    }
+                    tracing::warn!(slot = self.slot, error = %error::chain(&error), "a session was given up; starting another");
+                    self.metrics.sessions.inc();
+                }
+                Class::Fenced | Class::Fatal => return Err(error),
+            }
+            if self.clock.now_ms().saturating_sub(started) > 60_000 {
+                pause = Duration::from_millis(100);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Whether there is no point in starting again.
+    fn leaving(&self) -> bool {
+        self.lifecycle.stopping() || self.abandon.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,206 @@
+//! What a worker writes besides partials: results, reports of late rows, dead letters.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use runtime::dead_letter::{DeadLetterWriter, Origin, Refused};
+use runtime::log::{NewRecord, TopicPartition};
+use schemas::Registry;
+use schemas::encode::BatchEncoder;
+use schemas::record::{Codec, Late};
+
+use super::WorkerError;
+use super::error::Doing;
+use super::transaction::Transaction;
+use crate::job::{Job, JobQuery};
+use crate::metrics::Metrics;
+use crate::task::merge::{Given, key_text};
+use crate::task::scan::Dead;
+
+/// The stage that this program's dead letters name.
+const STAGE: &str = "processor";
+
+/// Encodes and sends what the tasks give.
+pub(super) struct Outputs {
+    queries: Vec<QueryOutput>,
+    dead_letters: DeadLetterWriter,
+    metrics: Arc<Metrics>,
+}
+
+struct QueryOutput {
+    query: Arc<JobQuery>,
+    encoder: BatchEncoder,
+    late: Codec<Late>,
+    key_columns: Vec<usize>,
+}
+
+impl Outputs {
+    pub(super) fn new(
+        job: &Arc<Job>,
+        registry: &Arc<dyn Registry>,
+        metrics: &Arc<Metrics>,
+        edge_metrics: &runtime::metrics::Metrics,
+    ) -> Result<Self, WorkerError> {
+        let queries = job
+            .queries
+            .iter()
+            .map(|query| QueryOutput::new(query, registry))
+            .collect::<Result<_, _>>()?;
+        let dead_letters = DeadLetterWriter::new(STAGE, Arc::clone(registry), edge_metrics.clone());
+        Ok(Self {
+            queries,
+            dead_letters,
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Sends a dead letter to its source's dead-letter topic.
+    pub(super) fn dead_letter(
+        &mut self,
+        transaction: &mut Transaction,
+        partition: &TopicPartition,
+        dead: &Dead,
+    ) -> Result<(), WorkerError> {
+        let refused = Refused {
+            reason: dead.reason,
+            detail: dead.detail.clone(),
+            origin: Origin::Record {
+                topic: &partition.topic,
+                partition: partition.partition,
+                offset: dead.offset,
+            },
+            column: None,
+            schema_id: dead.schema_id,
+            raw: &dead.raw,
+        };
+        let producer = transaction
+            .producer()
+            .doing("a dead letter can't be sent")?;
+        Ok(self
+            .dead_letters
+            .send(producer, &partition.topic, &refused)?)
+    }
+
+    /// Sends what a shard of a query gave.
+    pub(super) fn given(
+        &mut self,
+        transaction: &mut Transaction,
+        query: usize,
+        given: Given,
+    ) -> Result<(), WorkerError> {
+        let output = &mut self.queries[query];
+        match given {
+            Given::Results(rows) => {
+                self.metrics.results_out.inc_by(rows.num_rows() as u64);
+                output.results(transaction, &rows)
+            }
+            Given::Late {
+                rows,
+                partition,
+                range_start,
+                range_end,
+                watermark,
+            } => {
+                self.metrics.late_rows.inc_by(rows.rows);
+                let late = Late {
+                    query: output.query.plan.name.clone(),
+                    window_start: rows.window_start,
+                    window_end: rows.window_end,
+                    topic: output.query.plan.source.topic.clone(),
+                    partition,
+                    range_start,
+                    range_end,
+                    rows: i64::try_from(rows.rows).unwrap_or(i64::MAX),
+                    watermark,
+                };
+                let value = output
+                    .late
+                    .encode(&late)
+                    .map_err(|error| output.failed(error.to_string()))?;
+                let key = format!(
+                    "{}|{}-{partition}|{range_start}",
+                    rows.window_start, late.topic
+                );
+                transaction
+                    .send(NewRecord {
+                        topic: &output.query.late_topic,
+                        partition: None,
+                        key: Some(key.as_bytes()),
+                        value: Some(&value),
+                        headers: &[],
+                        timestamp_ms: None,
+                    })
+                    .doing("a report of late rows can't be sent")
+            }
+        }
+    }
+}
+
+impl QueryOutput {
+    fn new(query: &Arc<JobQuery>, registry: &Arc<dyn Registry>) -> Result<Self, WorkerError> {
+        let plan = &query.plan;
+        let failed = |detail: String| WorkerError::Encode {
+            query: plan.name.clone(),
+            detail,
+        };
+        let encoder = BatchEncoder::new(
+            &query.output_schema,
+            query.output_schema_id,
+            Arc::clone(&plan.output),
+        )
+        .map_err(|error| failed(error.to_string()))?;
+        let key_columns = plan
+            .sink
+            .key
+            .iter()
+            .map(|column| plan.output.index_of(column))
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(error.to_string()))?;
+        let late = Codec::new(
+            Arc::clone(registry),
+            &schemas::value_subject(&query.late_topic),
+        )
+        .map_err(|source| WorkerError::Registry {
+            topic: query.late_topic.clone(),
+            source,
+        })?;
+        Ok(Self {
+            query: Arc::clone(query),
+            encoder,
+            late,
+            key_columns,
+        })
+    }
+
+    fn failed(&self, detail: String) -> WorkerError {
+        WorkerError::Encode {
+            query: self.query.plan.name.clone(),
+            detail,
+        }
+    }
+
+    fn results(
+        &mut self,
+        transaction: &mut Transaction,
+        rows: &RecordBatch,
+    ) -> Result<(), WorkerError> {
+        let encoded = self
+            .encoder
+            .encode(rows)
+            .map_err(|error| self.failed(error.to_string()))?;
+        for (row, value) in encoded.iter().enumerate() {
+            let key = key_text(rows, &self.key_columns, row);
+            transaction
+                .send(NewRecord {
+                    topic: &self.query.plan.sink.topic,
+                    partition: None,
+                    key: Some(key.as_bytes()),
+                    value: Some(value),
+                    headers: &[],
+                    timestamp_ms: None,
+                })
+                .doing("results can't be sent")?;
+        }
+        Ok(())
+    }
+}

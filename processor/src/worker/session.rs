@@ -1,0 +1,630 @@
+//! One session of a worker: from joining the group to leaving it, or to a failure that a new session heals.
+//!
+//! ```text
+//!   poll ──▶ records ──▶ tasks ──▶ results, late rows, dead letters ─┐
+//!     │                                                             ├─▶ one transaction per commit interval
+//!     │  every commit interval: close ranges ──▶ partials ──────────┤
+//!     │                         offsets of both topics ─────────────┘
+//!     ├──▶ Assigned: read the committed offsets, make tasks, begin to read
+//!     ├──▶ Revoked:  commit (or roll back), drop the tasks, let go
+//!     └──▶ Lost:     roll back, drop the tasks, let go
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::lifecycle::Phase;
+use runtime::log::{
+    Batch, Class, Consumer, ConsumerOptions, Event, NewRecord, Offset, OffsetCommit,
+    ProducerOptions, TopicPartition,
+};
+
+use super::error::{Doing, chain};
+use super::output::Outputs;
+use super::transaction::Transaction;
+use super::{Worker, WorkerError};
+use crate::offsets::{self, ShardState, SourceState};
+use crate::partial;
+use crate::progress::{ScanProgress, ShardProgress};
+use crate::task::merge::MergeTask;
+use crate::task::scan::ScanTask;
+
+/// How long a source partition rests after the registry could not be reached.
+const REGISTRY_PAUSE_MS: i64 = 500;
+/// How often the shards of other workers are looked at while draining.
+const DRAIN_CHECK_MS: i64 = 200;
+/// How long a session waits for its group when it leaves.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
+/// After how many aborts in a row a new session is tried.
+const MAX_ABORTS: u32 = 5;
+
+pub(super) struct Session<'a> {
+    worker: &'a Worker,
+    consumer: Box<dyn Consumer>,
+    transaction: Transaction,
+    outputs: Outputs,
+    scans: BTreeMap<TopicPartition, ScanTask>,
+    merges: BTreeMap<TopicPartition, MergeTask>,
+    /// Source partitions that wait for the registry, and until when.
+    resting: BTreeMap<TopicPartition, i64>,
+    /// How many partitions each source topic has.
+    partitions: BTreeMap<String, i32>,
+    /// Where each source partition ends, once draining.
+    ends: BTreeMap<TopicPartition, Offset>,
+    last_commit_ms: i64,
+    last_drain_check_ms: i64,
+    aborts: u32,
+}
+
+impl<'a> Session<'a> {
+    /// Joins the group and takes over the slot's transactional id.
+    pub(super) fn open(worker: &'a Worker) -> Result<Self, WorkerError> {
+        let application_id = &worker.job.options.application_id;
+        let producer = worker
+            .log
+            .producer(&ProducerOptions {
+                transaction_timeout: worker.options.transaction_timeout,
+                linger: Duration::ZERO,
+                ..ProducerOptions::transactional(format!("{application_id}-{}", worker.slot))
+            })
+            .doing("the worker's producer can't be made")?;
+        let transaction = Transaction::take_over(producer)
+            .doing("the worker's transactional id can't be taken")?;
+        let mut consumer = worker
+            .log
+            .consumer(&ConsumerOptions {
+                client_id: format!("{application_id}-{}", worker.slot),
+                session_timeout: worker.options.session_timeout,
+                ..ConsumerOptions::new(application_id)
+            })
+            .doing("the worker's consumer can't be made")?;
+        consumer
+            .subscribe(&worker.job.subscription())
+            .doing("the worker can't join its group")?;
+        let mut partitions = BTreeMap::new();
+        for topic in worker.job.sources.keys() {
+            let found = worker
+                .log
+                .topic(topic)
+                .doing("the source topic can't be looked at")?;
+            partitions.insert(topic.clone(), found.map_or(0, |found| found.partitions));
+        }
+        Ok(Self {
+            outputs: Outputs::new(
+                &worker.job,
+                &worker.registry,
+                &worker.metrics,
+                &worker.edge_metrics,
+            )?,
+            worker,
+            consumer,
+            transaction,
+            scans: BTreeMap::new(),
+            merges: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            partitions,
+            ends: BTreeMap::new(),
+            last_commit_ms: worker.clock.now_ms(),
+            last_drain_check_ms: 0,
+            aborts: 0,
+        })
+    }
+
+    /// Works until the end, and leaves the group.
+    pub(super) fn run(mut self) -> Result<(), WorkerError> {
+        match self.work() {
+            Ok(()) => self
+                .consumer
+                .close(LEAVE_DEADLINE)
+                .doing("the group can't be left"),
+            Err(error) => {
+                // Others may go on at once with what this session had; the new producer settles its last transaction.
+                // Where that fails too, the group's session timeout does it.
+                let _ = self.consumer.close(LEAVE_DEADLINE);
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), WorkerError> {
+        loop {
+            let draining = self.worker.lifecycle.phase() == Phase::Draining;
+            if self.worker.leaving() || (draining && self.drained()?) {
+                self.commit()?;
+                return self
+                    .transaction
+                    .abort()
+                    .doing("the last transaction can't be ended");
+            }
+            match self
+                .consumer
+                .poll(self.wait(), self.worker.options.max_poll_records)
+            {
+                Ok(Some(event)) => self.take(event)?,
+                Ok(None) => {}
+                Err(error) if error.class() == Class::Retry => {
+                    tracing::warn!(slot = self.worker.slot, error = %chain(&error), "the log can't be read; trying again");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => return Err(error).doing("the log can't be read"),
+            }
+            self.wake()?;
+            if self.commit_is_due() {
+                self.commit()?;
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), WorkerError> {
+        match event {
+            Event::Records(batch) => self.records(&batch),
+            Event::End {
+                partition,
+                position,
+            } => {
+                let now_ms = self.worker.clock.now_ms();
+                if let Some(scan) = self.scans.get_mut(&partition) {
+                    scan.reached_end(position, now_ms);
+                } else if let Some(merge) = self.merges.get_mut(&partition) {
+                    merge.reached_end(position);
+                    self.show(&partition);
+                }
+                Ok(())
+            }
+            Event::Assigned(partitions) => self.assigned(partitions),
+            Event::Revoked(partitions) => {
+                tracing::info!(
+                    slot = self.worker.slot,
+                    partitions = partitions.len(),
+                    "partitions go to others"
+                );
+                self.commit()?;
+                self.let_go(&partitions)
+            }
+            Event::Lost(partitions) => {
+                tracing::warn!(
+                    slot = self.worker.slot,
+                    partitions = partitions.len(),
+                    "partitions were lost to others"
+                );
+                self.roll_back("partitions were lost")?;
+                self.let_go(&partitions)
+            }
+        }
+    }
+
+    fn records(&mut self, batch: &Batch) -> Result<(), WorkerError> {
+        let partition = &batch.partition;
+        if let Some(scan) = self.scans.get_mut(partition) {
+            let taken = scan.take(batch).map_err(|source| WorkerError::Scan {
+                partition: partition.clone(),
+                source,
+            })?;
+            self.worker.metrics.records_in.inc_by(batch.len() as u64);
+            for dead in &taken.dead {
+                let sent = self
+                    .outputs
+                    .dead_letter(&mut self.transaction, partition, dead);
+                if let Err(error) = sent {
+                    return self.abort_or(error, "a dead letter can't be sent");
+                }
+            }
+            if let Some((offset, error)) = taken.stopped {
+                tracing::warn!(%partition, offset, error = %chain(&error), "a source partition waits for the schema registry");
+                let now_ms = self.worker.clock.now_ms();
+                self.consumer
+                    .seek(partition, offset)
+                    .doing("a partition can't be read again")?;
+                self.consumer
+                    .pause(std::slice::from_ref(partition))
+                    .doing("a partition can't be paused")?;
+                self.resting
+                    .insert(partition.clone(), now_ms + REGISTRY_PAUSE_MS);
+            }
+        } else if let Some(merge) = self.merges.get_mut(partition) {
+            let mut given = Vec::new();
+            merge.take(batch, &mut given)?;
+            self.worker.metrics.partials_in.inc_by(batch.len() as u64);
+            for given in given {
+                let sent = self
+                    .outputs
+                    .given(&mut self.transaction, merge.query_index, given);
+                if let Err(error) = sent {
+                    return self.abort_or(error, "results can't be sent");
+                }
+            }
+            self.show(partition);
+        }
+        // Records of a partition that was let go in the meantime are another's to read.
+        Ok(())
+    }
+
+    fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkerError> {
+        if self.worker.leaving() {
+            // What another worker has just left is not begun here only to be left again.
+            return Ok(());
+        }
+        tracing::info!(
+            slot = self.worker.slot,
+            partitions = partitions.len(),
+            "partitions came"
+        );
+        let committed = loop {
+            match self.consumer.committed(&partitions) {
+                Err(error) if error.class() == Class::Retry && !self.worker.leaving() => {
+                    tracing::warn!(error = %chain(&error), "committed offsets can't be read yet; trying again");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                other => break other.doing("the group's committed offsets can't be read")?,
+            }
+        };
+        let mut starts = Vec::with_capacity(partitions.len());
+        for (partition, committed) in partitions.into_iter().zip(committed) {
+            let bounds = self
+                .worker
+                .log
+                .bounds(&partition)
+                .doing("a partition can't be looked at")?;
+            if let Some(committed) = committed
+                .as_ref()
+                .filter(|committed| committed.offset > bounds.end)
+            {
+                return Err(WorkerError::BehindEnd {
+                    partition,
+                    committed: committed.offset,
+                    end: bounds.end,
+                });
+            }
+            let bad = |source| WorkerError::Metadata {
+                partition: partition.clone(),
+                source,
+            };
+            if let Some(source) = self.worker.job.sources.get(partition.topic.as_ref()) {
+                let (start, state) = match &committed {
+                    Some(committed) => (
+                        committed.offset,
+                        offsets::decode::<SourceState>(&committed.metadata).map_err(bad)?,
+                    ),
+                    None => (bounds.start, SourceState::default()),
+                };
+                let registry = Arc::clone(&self.worker.registry);
+                let task = ScanTask::new(
+                    &self.worker.job,
+                    source,
+                    registry,
+                    partition.clone(),
+                    start,
+                    state,
+                )
+                .map_err(|source| WorkerError::Scan {
+                    partition: partition.clone(),
+                    source,
+                })?;
+                self.scans.insert(partition.clone(), task);
+                starts.push((partition, start));
+            } else {
+                if bounds.start > 0 {
+                    return Err(WorkerError::PartialsGone {
+                        partition,
+                        start: bounds.start,
+                    });
+                }
+                let (restore_to, state) = match &committed {
+                    Some(committed) => (
+                        committed.offset,
+                        offsets::decode::<ShardState>(&committed.metadata).map_err(bad)?,
+                    ),
+                    None => (0, ShardState::default()),
+                };
+                let queries = &self.worker.job.queries;
+                let Some(index) = queries
+                    .iter()
+                    .position(|query| *query.partials_topic == *partition.topic)
+                else {
+                    continue;
+                };
+                let task = MergeTask::new(
+                    partition.clone(),
+                    index,
+                    Arc::clone(&queries[index]),
+                    restore_to,
+                    state,
+                );
+                self.merges.insert(partition.clone(), task);
+                self.show(&partition);
+                starts.push((partition, 0));
+            }
+        }
+        self.consumer
+            .assign(&starts)
+            .doing("assigned partitions can't be read")
+    }
+
+    fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
+        for partition in partitions {
+            self.scans.remove(partition);
+            self.merges.remove(partition);
+            self.resting.remove(partition);
+        }
+        self.consumer
+            .unassign(partitions)
+            .doing("partitions can't be let go")
+    }
+
+    /// Resumes partitions whose rest is over, and lets the scans look at the clock.
+    fn wake(&mut self) -> Result<(), WorkerError> {
+        let now_ms = self.worker.clock.now_ms();
+        let over: Vec<_> = self
+            .resting
+            .iter()
+            .filter(|(_, until)| **until <= now_ms)
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        if !over.is_empty() {
+            self.consumer
+                .resume(&over)
+                .doing("partitions can't be resumed")?;
+            self.resting
+                .retain(|partition, _| !over.contains(partition));
+        }
+        if self.worker.options.idle_marks {
+            self.scans.values_mut().for_each(|scan| scan.tick(now_ms));
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Duration {
+        let since = self
+            .worker
+            .clock
+            .now_ms()
+            .saturating_sub(self.last_commit_ms);
+        let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+        self.worker.options.commit_interval.saturating_sub(since)
+    }
+
+    fn commit_is_due(&self) -> bool {
+        self.wait().is_zero()
+            || self
+                .scans
+                .values()
+                .any(|scan| scan.rows_in_range() >= self.worker.options.max_range_rows)
+    }
+
+    /// Commits what the tasks have done since the last time, or rolls it back if the log refuses.
+    fn commit(&mut self) -> Result<(), WorkerError> {
+        self.last_commit_ms = self.worker.clock.now_ms();
+        let offsets = match self.close_ranges() {
+            Ok(offsets) => offsets,
+            Err(WorkerError::Log { action, source }) => {
+                return self.abort_or(
+                    WorkerError::Log { action, source },
+                    "partials can't be sent",
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let timer = self.worker.metrics.commit_seconds.start_timer();
+        let group = self
+            .consumer
+            .group_metadata()
+            .doing("the group's generation can't be had")?;
+        match self
+            .transaction
+            .commit(&offsets, &group)
+            .doing("a transaction can't be committed")
+        {
+            Ok(()) => {
+                timer.observe_duration();
+                self.aborts = 0;
+                self.scans.values_mut().for_each(ScanTask::committed);
+                self.merges.values_mut().for_each(MergeTask::committed);
+                self.show_all();
+                Ok(())
+            }
+            Err(error) => {
+                timer.stop_and_discard();
+                self.abort_or(error, "a transaction was refused")
+            }
+        }
+    }
+
+    /// Sends the partials of every range, and gathers the offsets to be committed with them.
+    fn close_ranges(&mut self) -> Result<Vec<OffsetCommit>, WorkerError> {
+        let mut commits = Vec::new();
+        for (partition, scan) in &mut self.scans {
+            let partitions = self
+                .partitions
+                .get(partition.topic.as_ref())
+                .copied()
+                .unwrap_or(0);
+            let closed = scan
+                .close_range(partitions)
+                .map_err(|source| WorkerError::Scan {
+                    partition: partition.clone(),
+                    source,
+                })?;
+            let Some((outgoing, offset)) = closed else {
+                continue;
+            };
+            for out in outgoing {
+                let header = partial::encode_header(&out.header)?;
+                let value = out.rows.as_ref().map(partial::encode_rows).transpose()?;
+                self.worker
+                    .metrics
+                    .partial_bytes
+                    .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
+                self.transaction
+                    .send(NewRecord {
+                        topic: &self.worker.job.queries[out.query].partials_topic,
+                        partition: Some(out.shard),
+                        key: None,
+                        value: value.as_deref(),
+                        headers: &[(partial::HEADER, &header)],
+                        timestamp_ms: None,
+                    })
+                    .doing("partials can't be sent")?;
+            }
+            commits.push(commit_of(partition, offset, scan.state())?);
+        }
+        for (partition, merge) in &self.merges {
+            if let Some(offset) = merge.to_commit() {
+                commits.push(commit_of(partition, offset, &merge.state())?);
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Sorts a failure: rolls back if that heals it, and gives up the session otherwise.
+    fn abort_or(&mut self, error: WorkerError, what: &'static str) -> Result<(), WorkerError> {
+        match error.class() {
+            Class::Retry | Class::Abort => {
+                tracing::warn!(slot = self.worker.slot, error = %chain(&error), what, "rolling back to the last commit");
+                self.aborts += 1;
+                if self.aborts > MAX_ABORTS {
+                    return Err(error);
+                }
+                self.roll_back(what)?;
+                std::thread::sleep(Duration::from_millis(20 << self.aborts));
+                Ok(())
+            }
+            Class::Restart | Class::Fenced | Class::Fatal => Err(error),
+        }
+    }
+
+    /// Aborts the open transaction and takes every task back to its last commit.
+    fn roll_back(&mut self, what: &'static str) -> Result<(), WorkerError> {
+        self.worker.metrics.aborts.inc();
+        self.transaction.abort().doing(what)?;
+        for (partition, scan) in &mut self.scans {
+            let offset = scan.roll_back().map_err(|source| WorkerError::Scan {
+                partition: partition.clone(),
+                source,
+            })?;
+            self.consumer
+                .seek(partition, offset)
+                .doing("a partition can't be read again")?;
+        }
+        for (partition, merge) in &mut self.merges {
+            let offset = merge.roll_back();
+            self.consumer
+                .seek(partition, offset)
+                .doing("a partition can't be read again")?;
+        }
+        Ok(())
+    }
+
+    /// While draining: announces the end of source partitions that are read to it, and says whether every shard of the
+    /// job, here or elsewhere, is finished.
+    fn drained(&mut self) -> Result<bool, WorkerError> {
+        for (partition, scan) in &mut self.scans {
+            let end = match self.ends.get(partition) {
+                Some(end) => *end,
+                None => {
+                    let bounds = self
+                        .worker
+                        .log
+                        .bounds(partition)
+                        .doing("a partition can't be looked at")?;
+                    self.ends.insert(partition.clone(), bounds.stable);
+                    bounds.stable
+                }
+            };
+            scan.end_at(end);
+        }
+        let here =
+            self.scans.values().all(ScanTask::ended) && self.merges.values().all(MergeTask::ended);
+        let now_ms = self.worker.clock.now_ms();
+        if !here || now_ms.saturating_sub(self.last_drain_check_ms) < DRAIN_CHECK_MS {
+            return Ok(false);
+        }
+        self.last_drain_check_ms = now_ms;
+        let job = &self.worker.job;
+        let shards: Vec<_> = job
+            .queries
+            .iter()
+            .flat_map(|query| (0..job.options.shards).map(move |shard| (query, shard)))
+            .map(|(query, shard)| TopicPartition::new(query.partials_topic.as_str(), shard as i32))
+            .collect();
+        let committed = match self
+            .worker
+            .log
+            .committed(&job.options.application_id, &shards)
+        {
+            Err(error) if error.class() == Class::Retry => return Ok(false),
+            other => other.doing("the group's committed offsets can't be read")?,
+        };
+        Ok(committed.iter().all(|committed| {
+            let state = committed
+                .as_ref()
+                .map(|committed| offsets::decode::<ShardState>(&committed.metadata));
+            matches!(state, Some(Ok(state)) if state.ended)
+        }))
+    }
+
+    fn show_all(&self) {
+        for (partition, scan) in &self.scans {
+            let state = scan.state();
+            let dead = state.undecodable
+                + state
+                    .queries
+                    .iter()
+                    .map(|query| query.dead)
+                    .max()
+                    .unwrap_or(0);
+            self.worker.progress.scan(
+                &partition.topic,
+                partition.partition,
+                ScanProgress {
+                    rows_in: state.rows_in,
+                    dead,
+                    watermark: scan.watermark(),
+                },
+            );
+        }
+        self.merges
+            .keys()
+            .for_each(|partition| self.show(partition));
+    }
+
+    fn show(&self, partition: &TopicPartition) {
+        let Some(merge) = self.merges.get(partition) else {
+            return;
+        };
+        let state = merge.state();
+        let query = &self.worker.job.queries[merge.query_index].plan.name;
+        self.worker.progress.shard(
+            query,
+            partition.partition,
+            ShardProgress {
+                merged: state.merged,
+                late: state.late,
+                closed: state.closed,
+                open: merge.fold().open_count() as u64,
+                emitted: state.emitted,
+                watermark: merge.fold().watermark().now(),
+                restored: merge.restored(),
+            },
+        );
+    }
+}
+
+fn commit_of<T: serde::Serialize>(
+    partition: &TopicPartition,
+    offset: Offset,
+    state: &T,
+) -> Result<OffsetCommit, WorkerError> {
+    let metadata = offsets::encode(state).map_err(|source| WorkerError::Metadata {
+        partition: partition.clone(),
+        source,
+    })?;
+    Ok(OffsetCommit {
+        partition: partition.clone(),
+        offset,
+        metadata,
+    })
+}

@@ -1,0 +1,70 @@
+//! The open transaction of a worker: begins when something is to be written, ends in a commit or an abort.
+//!
+//! ```text
+//!            send                        commit ─▶ Ok
+//!   idle ───────────▶ open ──send*──▶ {
+//!     ▲                 │                abort  ─▶ Ok
+//!     └─────────────────┴──────────────────┘
+//! ```
+
+use runtime::log::{GroupMetadata, LogError, NewRecord, OffsetCommit, Producer};
+
+/// A transactional producer, and whether a transaction is open.
+pub(super) struct Transaction {
+    producer: Box<dyn Producer>,
+    open: bool,
+}
+
+impl Transaction {
+    /// Takes the transactional id over from whoever held it.
+    pub(super) fn take_over(mut producer: Box<dyn Producer>) -> Result<Self, LogError> {
+        producer.init_transactions()?;
+        Ok(Self {
+            producer,
+            open: false,
+        })
+    }
+
+    /// Sends a record in the open transaction, beginning one if none is.
+    pub(super) fn send(&mut self, record: NewRecord<'_>) -> Result<(), LogError> {
+        self.begin()?;
+        self.producer.send(record)
+    }
+
+    /// The producer, in an open transaction.
+    pub(super) fn producer(&mut self) -> Result<&mut dyn Producer, LogError> {
+        self.begin()?;
+        Ok(self.producer.as_mut())
+    }
+
+    /// Commits what was sent together with these offsets.
+    pub(super) fn commit(
+        &mut self,
+        offsets: &[OffsetCommit],
+        group: &GroupMetadata,
+    ) -> Result<(), LogError> {
+        self.begin()?;
+        self.producer.flush()?;
+        self.producer.send_offsets(offsets, group)?;
+        self.producer.commit()?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Aborts the open transaction, if there is one.
+    pub(super) fn abort(&mut self) -> Result<(), LogError> {
+        if self.open {
+            self.producer.abort()?;
+            self.open = false;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), LogError> {
+        if !self.open {
+            self.producer.begin()?;
+            self.open = true;
+        }
+        Ok(())
+    }
+}

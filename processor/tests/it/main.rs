@@ -1,0 +1,8 @@
+//! The processor over the embedded log, held against a naive fold.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod crash;
+mod fixture;
+mod refusals;
+mod time;
+mod workers;

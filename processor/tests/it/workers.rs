@@ -1,0 +1,78 @@
+//! Several workers share the work, come and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::log::fault::{At, Fault, FaultLog};
+
+use crate::fixture::{Fixture, assert_same, job_sql, naive, trips};
+
+#[test]
+fn several_workers_in_a_process_share_the_work() {
+    let rows = trips(3, 2_000, 30_000);
+    let fixture = Fixture::new(4);
+    fixture.write(&rows);
+    let mut options = fixture.options(job_sql("1 minute", ""));
+    options.workers = 3;
+    options.lifecycle.drain();
+    processor::run(&options).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "three workers");
+}
+
+#[test]
+fn a_killed_workers_partitions_go_to_the_one_that_is_left() {
+    for step in [5, 20, 40, 60, 90] {
+        let rows = trips(step, 1_000, 30_000);
+        let fixture = Fixture::new(4);
+        fixture.write(&rows);
+        let sql = job_sql("1 minute", "");
+        let doomed = FaultLog::with_fault(
+            Arc::clone(&fixture.log) as _,
+            At::Step(step),
+            Fault::CrashBefore,
+        );
+        let mut left = fixture.options(sql.clone());
+        left.instance = "left".into();
+        let mut right = fixture.options_over(doomed, sql);
+        right.instance = "right".into();
+        let (left_life, right_life) = (left.lifecycle.clone(), right.lifecycle.clone());
+        let left = std::thread::spawn(move || processor::run(&left));
+        let right = std::thread::spawn(move || processor::run(&right));
+        right_life.drain();
+        // Whether it crashed or finished first is no matter.
+        let _ = right.join().unwrap();
+        // The time of the group goes on while the other one works, in steps that leave it alive.
+        for _ in 0..4 {
+            fixture.clock.advance(Duration::from_secs(2));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        left_life.drain();
+        left.join().unwrap().unwrap();
+        assert_same(
+            &fixture.results(),
+            &naive(&rows),
+            &format!("a worker killed at step {step}"),
+        );
+    }
+}
+
+#[test]
+fn a_stopped_processor_goes_on_where_it_was() {
+    let rows = trips(5, 1_200, 30_000);
+    let fixture = Fixture::new(2);
+    let sql = job_sql("1 minute", "");
+    for part in rows.chunks(400) {
+        fixture.write(part);
+        let options = fixture.options(sql.clone());
+        let lifecycle = options.lifecycle.clone();
+        let progress = Arc::clone(&options.progress);
+        let running = std::thread::spawn(move || processor::run(&options));
+        while progress.totals().rows_in < 100 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        lifecycle.stop();
+        running.join().unwrap().unwrap();
+    }
+    fixture.drain(Arc::clone(&fixture.log) as _, &sql).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "stopped three times");
+}
