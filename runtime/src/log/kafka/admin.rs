@@ -212,9 +212,20 @@ impl Admin {
         if !exists {
             return Err(LogError::UnknownTopic { name });
         }
-        client
-            .fetch_watermarks(&partition.topic, partition.partition, self.timeout)
-            .map_err(|error| doing.of(&error))
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(PAUSE);
+            let asked = client.fetch_watermarks(&partition.topic, partition.partition, left);
+            match asked.map_err(|error| doing.of(&error)) {
+                // A leader that has moved, or a topic created again, of which the client hears only now.
+                Err(LogError::Unreachable { .. }) if Instant::now() + PAUSE < deadline => {
+                    std::thread::sleep(PAUSE);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     pub(super) fn delete_records(

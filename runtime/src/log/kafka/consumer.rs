@@ -1,42 +1,28 @@
 //! A reader, and a member of a group.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::super::{
-    Committed, Consumer, ConsumerOptions, Event, GroupMetadata, LogError, MAX_METADATA_BYTES,
-    Offset, OffsetCommit, TopicPartition,
+    Committed, Consumer, ConsumerOptions, Event, GroupMetadata, LogError, Offset, OffsetCommit,
+    TopicPartition,
 };
 use super::batch::{Fetched, MainQueue, PartitionQueue, Waker};
-use super::context::{self, MemberContext, Rebalance, lock};
+use super::context::{MemberContext, Rebalance, lock};
 use super::errors::{self, Doing, Kind};
-use super::native::{self, Ending};
+use super::member::{self, Client};
+use super::native::Ending;
+use super::offsets::{self, Membership, Owned};
 use super::options::KafkaOptions;
 
 /// How long a call that may be made again waits before it is.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// The client itself, and whether it has left its group. It ends when the consumer and the last of its batches are gone.
-struct Member {
-    base: BaseConsumer<MemberContext>,
-    closed: AtomicBool,
-}
-
-type Client = Ending<Member>;
-
-fn end(member: Member) {
-    if member.closed.into_inner() {
-        native::destroy(member.base)
-    } else {
-        native::abandon(member.base)
-    }
-}
 
 /// A partition being read.
 struct Reading {
@@ -50,39 +36,6 @@ struct Reading {
     skewed: bool,
 }
 
-/// Which partitions a member has now; `None` for a reader that subscribed to nothing.
-type Owned = Arc<Mutex<Option<Vec<TopicPartition>>>>;
-
-/// Proof of membership, as this log's producers read it.
-pub(super) struct Membership {
-    pub(super) metadata: Arc<ConsumerGroupMetadata>,
-    pub(super) group: String,
-    pub(super) instance_id: String,
-    owned: Owned,
-}
-
-impl Membership {
-    /// Fails unless the member still has these partitions: a fresh generation is no proof of that.
-    pub(super) fn check(&self, offsets: &[OffsetCommit]) -> Result<(), LogError> {
-        check_owned(&self.owned, &self.group, offsets)
-    }
-}
-
-fn check_owned(owned: &Owned, group: &str, offsets: &[OffsetCommit]) -> Result<(), LogError> {
-    let owned = lock(owned);
-    let Some(owned) = &*owned else { return Ok(()) };
-    match offsets
-        .iter()
-        .find(|commit| !owned.contains(&commit.partition))
-    {
-        None => Ok(()),
-        Some(commit) => Err(LogError::StaleGeneration {
-            group: group.into(),
-            detail: format!("{} is no longer this member's", commit.partition),
-        }),
-    }
-}
-
 pub(super) struct KafkaConsumer {
     // The queues go before the client.
     reading: BTreeMap<TopicPartition, Reading>,
@@ -93,8 +46,6 @@ pub(super) struct KafkaConsumer {
     client: Arc<Client>,
     waker: Arc<Waker>,
     owned: Owned,
-    /// The rebalance that waits for the caller's answer.
-    unanswered: Option<Rebalance>,
     /// The partition that has its turn next.
     turn: usize,
     /// A commit without an answer: nobody knows what is committed.
@@ -114,13 +65,7 @@ impl KafkaConsumer {
         let wake = Arc::clone(&waker);
         base.set_nonempty_callback(move || wake.wake());
         let native = base.client().native_ptr();
-        let client = Arc::new(Ending::with(
-            Member {
-                base,
-                closed: AtomicBool::new(false),
-            },
-            end,
-        ));
+        let client: Arc<Client> = Arc::new(Ending::with(base, member::end));
         Ok(Self {
             reading: BTreeMap::new(),
             pending: VecDeque::new(),
@@ -129,7 +74,6 @@ impl KafkaConsumer {
             client,
             waker,
             owned: Arc::default(),
-            unanswered: None,
             turn: 0,
             unknown: false,
             group: options.group.clone(),
@@ -139,7 +83,7 @@ impl KafkaConsumer {
     }
 
     fn base(&self) -> &BaseConsumer<MemberContext> {
-        &self.client.base
+        &self.client
     }
 
     fn doing(&self, action: &'static str) -> Doing<'_> {
@@ -173,7 +117,7 @@ impl KafkaConsumer {
     fn serve_main(&mut self) {
         // The queue refills only by the brokers' doing; a bound keeps a flood of errors from holding the caller.
         for _ in 0..1000 {
-            match self.client.base.poll(Duration::ZERO) {
+            match self.client.poll(Duration::ZERO) {
                 None => {
                     if self.main.is_empty() {
                         return;
@@ -197,7 +141,7 @@ impl KafkaConsumer {
         let doing = Doing::new("read")
             .group(&self.group)
             .instance_id(&self.instance_id);
-        let fatal = self.client.base.client().fatal_error();
+        let fatal = self.client.client().fatal_error();
         let error = match (fatal, error.rdkafka_error_code()) {
             (Some((code, said)), _) => doing.error(code, &said),
             // A rebalance tells the member of it as lost partitions.
@@ -206,7 +150,6 @@ impl KafkaConsumer {
                 code,
                 &self
                     .client
-                    .base
                     .client()
                     .context()
                     .notes
@@ -231,7 +174,7 @@ impl KafkaConsumer {
                 Event::Lost(partitions.clone())
             }
         };
-        self.unanswered = Some(rebalance);
+        *lock(&self.base().client().context().unanswered) = Some(rebalance);
         Some(event)
     }
 
@@ -382,112 +325,6 @@ impl KafkaConsumer {
             }
         }
     }
-
-    fn sizes(offsets: &[OffsetCommit]) -> Result<(), LogError> {
-        match offsets
-            .iter()
-            .find(|commit| commit.metadata.len() > MAX_METADATA_BYTES)
-        {
-            None => Ok(()),
-            Some(commit) => Err(metadata_too_large(commit)),
-        }
-    }
-}
-
-/// Whether a code says that the coordinator did not take a commit, as against that its answer is not known.
-fn refused(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::RebalanceInProgress
-            | RDKafkaErrorCode::WaitingForCoordinator
-            | RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::ThrottlingQuotaExceeded
-    )
-}
-
-pub(super) fn metadata_too_large(commit: &OffsetCommit) -> LogError {
-    LogError::TooLarge {
-        what: format!(
-            "the metadata of the offset committed for {}",
-            commit.partition
-        ),
-        bytes: commit.metadata.len(),
-    }
-}
-
-pub(super) fn list_of_commits(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, LogError> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for commit in offsets {
-        let mut element = list.add_partition(&commit.partition.topic, commit.partition.partition);
-        element
-            .set_offset(ListOffset::from_raw(commit.offset))
-            .map_err(|error| Doing::new("commit offsets").of(&error))?;
-        element.set_metadata(&commit.metadata);
-    }
-    Ok(list)
-}
-
-fn list_of<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(&partition.topic, partition.partition);
-    }
-    list
-}
-
-/// A group's committed offsets, one answer per partition, in order.
-pub(super) fn committed<C: ConsumerContext>(
-    client: &BaseConsumer<C>,
-    partitions: &[TopicPartition],
-    timeout: Duration,
-    doing: &Doing<'_>,
-) -> Result<Vec<Option<Committed>>, LogError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let deadline = Instant::now() + timeout;
-    let answer = loop {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(PAUSE);
-        let error = match client.committed_offsets(list_of(partitions), left) {
-            Ok(answer) => break answer,
-            // Some brokers say so of a group that has never committed.
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupIdNotFound) => {
-                return Ok(vec![None; partitions.len()]);
-            }
-            Err(error) => doing.of(&error),
-        };
-        // An open transaction that holds an offset, or a coordinator that moves: asked again until the time is over.
-        if !matches!(error, LogError::Unreachable { .. }) || Instant::now() + PAUSE >= deadline {
-            return Err(error);
-        }
-        std::thread::sleep(PAUSE);
-    };
-    partitions
-        .iter()
-        .map(|partition| {
-            let Some(element) = answer.find_partition(&partition.topic, partition.partition) else {
-                return Ok(None);
-            };
-            match element.error() {
-                // A group has no offsets in a topic that does not exist.
-                Err(error) => match doing.of(&error) {
-                    LogError::UnknownTopic { .. } => Ok(None),
-                    error => Err(error),
-                },
-                Ok(()) => Ok(match element.offset() {
-                    ListOffset::Offset(offset) => Some(Committed {
-                        offset,
-                        metadata: element.metadata().to_string(),
-                    }),
-                    _ => None,
-                }),
-            }
-        })
-        .collect()
 }
 
 impl Consumer for KafkaConsumer {
@@ -528,7 +365,7 @@ impl Consumer for KafkaConsumer {
                 PartitionQueue::take(native, client, partition, waker)?,
             ));
         }
-        self.unanswered = None;
+        *lock(&self.base().client().context().unanswered) = None;
         if let Err(error) = self.base().incremental_assign(&list) {
             return Err(LogError::State {
                 detail: format!("the group does not take the assignment: {error}"),
@@ -553,14 +390,14 @@ impl Consumer for KafkaConsumer {
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.unanswered = None;
+        *lock(&self.base().client().context().unanswered) = None;
         for partition in partitions {
             self.forget(partition);
         }
         if self.base().client().fatal_error().is_some() {
             return Ok(());
         }
-        let list = list_of(partitions);
+        let list = offsets::list_of(partitions);
         // A paused partition would still be paused when it is assigned again.
         self.base().resume(&list).ok();
         self.base()
@@ -588,7 +425,7 @@ impl Consumer for KafkaConsumer {
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.base()
-            .pause(&list_of(partitions))
+            .pause(&offsets::list_of(partitions))
             .map_err(|error| self.doing("pause").of(&error))?;
         for partition in partitions {
             if let Some(reading) = self.reading.get_mut(partition) {
@@ -601,7 +438,7 @@ impl Consumer for KafkaConsumer {
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.base()
-            .resume(&list_of(partitions))
+            .resume(&offsets::list_of(partitions))
             .map_err(|error| self.doing("resume").of(&error))?;
         for partition in partitions {
             if let Some(reading) = self.reading.get_mut(partition) {
@@ -643,7 +480,7 @@ impl Consumer for KafkaConsumer {
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError> {
-        committed(
+        offsets::committed(
             self.base(),
             partitions,
             self.timeout,
@@ -659,7 +496,7 @@ impl Consumer for KafkaConsumer {
         if offsets.is_empty() {
             return Ok(());
         }
-        Self::sizes(offsets)?;
+        offsets::check_sizes(offsets)?;
         self.ended(ACTION)?;
         if self.base().assignment_lost() {
             return Err(LogError::StaleGeneration {
@@ -667,42 +504,14 @@ impl Consumer for KafkaConsumer {
                 detail: "its partitions were given to others".into(),
             });
         }
-        check_owned(&self.owned, &self.group, offsets)?;
-        let list = list_of_commits(offsets)?;
-        let deadline = Instant::now() + self.timeout;
-        // Whether an attempt may have taken effect without its answer.
-        let mut unsure = false;
-        loop {
-            let answer = native::commit(
-                self.base(),
-                &list,
-                deadline.saturating_duration_since(Instant::now()),
-            );
-            let retry = Instant::now() + PAUSE < deadline;
-            match answer {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(code)) => match errors::kind(code) {
-                    // While the group rebalances, or its coordinator moves, a commit is refused and is made again. The
-                    // same commit may be made twice.
-                    Some(Kind::Unreachable | Kind::TimedOut) => {
-                        unsure |= !refused(code);
-                        if !retry && !unsure {
-                            return Err(self.doing(ACTION).error(code, ""));
-                        }
-                    }
-                    _ => {
-                        self.ended(ACTION)?;
-                        return Err(self.doing(ACTION).error(code, ""));
-                    }
-                },
-                None => unsure = true,
-            }
-            if !retry {
-                self.unknown = true;
-                return Err(LogError::UnknownOutcome { action: ACTION });
-            }
-            std::thread::sleep(PAUSE);
-        }
+        offsets::check_owned(&self.owned, &self.group, offsets)?;
+        let Err(error) = offsets::commit(self.base(), offsets, self.timeout, &self.doing(ACTION))
+        else {
+            return Ok(());
+        };
+        self.unknown = matches!(error, LogError::UnknownOutcome { .. });
+        self.ended(ACTION)?;
+        Err(error)
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, LogError> {
@@ -721,40 +530,9 @@ impl Consumer for KafkaConsumer {
     }
 
     fn close(mut self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
-        let until = Instant::now() + deadline;
-        self.base()
-            .client()
-            .context()
-            .leaving
-            .store(true, Ordering::SeqCst);
         self.pending.clear();
         self.reading.clear();
-        self.client.closed.store(true, Ordering::SeqCst);
-        let unanswered = self.unanswered.take();
-        let base = self.base();
-        if base.client().fatal_error().is_some() {
-            return Ok(());
-        }
-        // A rebalance that the caller has not answered is answered now: leaving waits for it. An assignment is answered with
-        // nothing, since nothing will be read.
-        let recorded = lock(&base.client().context().rebalances).pop_front();
-        match recorded.or(unanswered) {
-            None => {}
-            Some(Rebalance::Assigned(_)) => context::answer(base, true, &TopicPartitionList::new()),
-            Some(Rebalance::Revoked(partitions) | Rebalance::Lost(partitions)) => {
-                context::answer(base, false, &list_of(&partitions));
-            }
-        }
-        base.close_queue()
-            .map_err(|error| self.doing("leave the group").of(&error))?;
-        while !base.closed() {
-            if Instant::now() >= until {
-                return Err(LogError::TimedOut {
-                    action: "leave the group",
-                });
-            }
-            base.poll(Duration::from_millis(10));
-        }
-        Ok(())
+        member::leave(self.base(), Instant::now() + deadline)
+            .map_err(|error| self.doing("leave the group").of(&error))?
     }
 }

@@ -109,6 +109,8 @@ pub(super) enum Rebalance {
 pub(super) struct MemberContext {
     pub(super) notes: ClientNotes,
     pub(super) rebalances: Mutex<VecDeque<Rebalance>>,
+    /// The rebalance that was handed out and waits for the caller's answer.
+    pub(super) unanswered: Mutex<Option<Rebalance>>,
     /// Set at each rebalance: librdkafka has paused and resumed what is being read.
     pub(super) disturbed: AtomicBool,
     /// Once set, rebalances are answered at once: the member is leaving.
@@ -183,6 +185,8 @@ pub(super) struct Failure {
 /// Delivery reports, counted.
 #[derive(Default)]
 pub(super) struct Tally {
+    /// The transaction that is counted: reports on earlier ones come too late to matter.
+    pub(super) transaction: usize,
     /// For each topic, how many records each partition took.
     topics: Vec<(Arc<str>, Vec<u64>)>,
     /// The first failure since the last flush.
@@ -208,6 +212,14 @@ impl Tally {
             counts.resize(partition + 1, 0);
         }
         counts[partition] += 1;
+    }
+
+    /// Forgets a transaction that was given up.
+    pub(super) fn next(&mut self) {
+        *self = Self {
+            transaction: self.transaction + 1,
+            ..Self::default()
+        };
     }
 
     /// What was delivered since the last time, or the first failure; then the delivered stay counted for the next time.
@@ -247,10 +259,15 @@ impl ClientContext for WriterContext {
 }
 
 impl ProducerContext for WriterContext {
-    type DeliveryOpaque = ();
+    /// In which transaction the record was sent, counted from 0.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, transaction: usize) {
         let mut tally = lock(&self.tally);
+        // A record of a transaction that was given up.
+        if transaction != tally.transaction {
+            return;
+        }
         match result {
             Ok(message) => tally.delivered(message.topic(), message.partition()),
             Err((error, message)) => {

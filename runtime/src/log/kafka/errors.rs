@@ -50,7 +50,7 @@ pub(super) fn kind(code: Code) -> Option<Kind> {
         | Code::UnknownLeaderEpoch | Code::StaleBrokerEpoch | Code::OffsetNotAvailable | Code::MemberIdRequired
         | Code::PreferredLeaderNotAvailable | Code::EligibleLeadersNotAvailable | Code::UnstableOffsetCommit
         | Code::ThrottlingQuotaExceeded | Code::UnknownTopicId | Code::ListenerNotFound | Code::QueueFull
-        | Code::InvalidMessage | Code::BadMessage => Kind::Unreachable,
+        | Code::InvalidMessage | Code::BadMessage | Code::UnknownSubscriptionId | Code::RebootstrapRequired => Kind::Unreachable,
 
         Code::MessageTimedOut | Code::OperationTimedOut | Code::TimedOutQueue | Code::RequestTimedOut => Kind::TimedOut,
 
@@ -60,7 +60,7 @@ pub(super) fn kind(code: Code) -> Option<Kind> {
         | Code::PurgeQueue | Code::PurgeInflight | Code::GaplessGuarantee => Kind::MustAbort,
 
         Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost | Code::PollExceeded
-        | Code::FencedMemberEpoch => Kind::StaleGeneration,
+        | Code::FencedMemberEpoch | Code::StaleMemberEpoch => Kind::StaleGeneration,
 
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Kind::Fenced,
         Code::FencedInstanceId | Code::UnreleasedInstanceId => Kind::InstanceFenced,
@@ -90,7 +90,7 @@ pub(super) fn kind(code: Code) -> Option<Kind> {
         | Code::UnsupportedCompressionType | Code::GroupMaxSizeReached | Code::ElectionNotNeeded
         | Code::NoReassignmentInProgress | Code::GroupSubscribedToTopic | Code::InvalidRecord | Code::ResourceNotFound
         | Code::DuplicateResource | Code::InconsistentVoterSet | Code::InvalidUpdateVersion | Code::FeatureUpdateFailed
-        | Code::UnsupportedAssignor | Code::InvalidDifferentRecord => Kind::Config,
+        | Code::UnsupportedAssignor | Code::InvalidDifferentRecord | Code::TelemetryTooLarge => Kind::Config,
 
         // calls out of turn, and codes that never reach a caller of this log
         Code::State | Code::Conflict | Code::ExistingSubscription | Code::AssignPartitions | Code::RevokePartitions

@@ -3,6 +3,7 @@
 //! ```text
 //!   Consumer ─▶ consumer.rs ─▶ one queue per partition ─▶ batch.rs: whole batches of borrowed records
 //!                    └──────▶ the main queue: rebalances, errors (context.rs records them; a poll hands them out)
+//!                    └──────▶ member.rs: leaving the group; offsets.rs: commits
 //!   Producer ─▶ producer.rs ─▶ delivery reports (context.rs counts them)
 //!                    └──────▶ guard.rs: transactional calls on a thread of their own, under deadlines
 //!   Log ──────▶ admin.rs ────▶ topics, bounds, offsets, deletion (native.rs: what rust-rdkafka does not offer)
@@ -19,7 +20,9 @@ mod consumer;
 mod context;
 mod errors;
 mod guard;
+mod member;
 mod native;
+mod offsets;
 mod options;
 mod producer;
 
@@ -138,7 +141,7 @@ impl Log for KafkaLog {
             .create_with_context(ReaderContext::new(Arc::default()))
             .map_err(|error| errors::of_creation(&error))?;
         let doing = Doing::new("read a group's offsets").group(group);
-        let answer = consumer::committed(&client, partitions, self.options.request_timeout, &doing);
+        let answer = offsets::committed(&client, partitions, self.options.request_timeout, &doing);
         native::destroy(client);
         answer
     }

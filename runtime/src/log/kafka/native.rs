@@ -1,5 +1,5 @@
 //! What librdkafka offers and rust-rdkafka does not: a topic's id, a commit
-//! with a deadline, and the end of a client without leaving its group.
+//! with a deadline and an answer for each partition, and the end of a client on a thread of its own.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -43,42 +43,20 @@ impl<T> Drop for Ending<T> {
     }
 }
 
-/// Destroys a client on a thread of its own, since librdkafka may block there.
-pub(super) fn destroy<T: Send + 'static>(client: T) {
-    // Without a thread the client is dropped here, where `spawn` has moved it.
+/// Runs what may block on a thread of its own.
+pub(super) fn on_thread(run: impl FnOnce() + Send + 'static) {
+    // Without a thread what `run` holds is dropped here.
     if let Err(error) = std::thread::Builder::new()
-        .name("kafka-destroy".into())
-        .spawn(move || drop(client))
+        .name("kafka-end".into())
+        .spawn(run)
     {
         tracing::warn!(%error, "no thread could be started to end a Kafka client");
     }
 }
 
-/// How long partitions take to stop, generously.
-const STOPPING: Duration = Duration::from_millis(200);
-
-/// Ends a member as a crash would: it does not leave its group, and commits nothing.
-pub(super) fn abandon<C: ConsumerContext + 'static>(client: BaseConsumer<C>) {
-    let started = std::thread::Builder::new()
-        .name("kafka-abandon".into())
-        .spawn(move || {
-            let native = client.client().native_ptr();
-            // Its partitions stop first: with partitions that still stop, librdkafka may not come to an end.
-            if let Ok(assignment) = client.assignment() {
-                client.incremental_unassign(&assignment).ok();
-            }
-            std::thread::sleep(STOPPING);
-            // The destructor of `BaseConsumer` leaves the group, so it must not run: what it owns beside the client (a queue
-            // handle and the context) is given up with it.
-            std::mem::forget(client);
-            // SAFETY: the pointer is valid, since its owner was forgotten undropped just now; nothing else holds it.
-            unsafe {
-                sys::rd_kafka_destroy_flags(native, sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
-            };
-        });
-    if let Err(error) = started {
-        tracing::warn!(%error, "no thread could be started to end a Kafka client");
-    }
+/// Destroys a client on a thread of its own, since librdkafka may block there.
+pub(super) fn destroy<T: Send + 'static>(client: T) {
+    on_thread(move || drop(client));
 }
 
 /// Commits offsets of a consumer and waits for the answer, which speaks for each partition; `None` when none came in time.

@@ -8,14 +8,14 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
 use super::super::{
-    Delivered, GroupMetadata, LogError, MAX_METADATA_BYTES, NewRecord, OffsetCommit, Producer,
-    ProducerOptions,
+    Delivered, GroupMetadata, LogError, NewRecord, OffsetCommit, Producer, ProducerOptions,
 };
-use super::consumer::{Membership, list_of_commits, metadata_too_large};
+
 use super::context::{WriterContext, lock};
 use super::errors::{self, Doing, Kind};
 use super::guard::Guard;
 use super::native::{self, Ending};
+use super::offsets::{Membership, check_sizes, list_of_commits};
 use super::options::KafkaOptions;
 
 /// How long one wait for delivery reports lasts.
@@ -57,6 +57,8 @@ pub(super) struct KafkaProducer {
     request_timeout: Duration,
     hang_timeout: Duration,
     since_reports: u32,
+    /// How many transactions were given up: the mark of the records of the one that is open.
+    transaction: usize,
 }
 
 impl KafkaProducer {
@@ -83,6 +85,7 @@ impl KafkaProducer {
             request_timeout: kafka.request_timeout,
             hang_timeout: kafka.hang_timeout,
             since_reports: 0,
+            transaction: 0,
         })
     }
 
@@ -272,7 +275,8 @@ impl Producer for KafkaProducer {
             self.since_reports = 0;
             self.base().poll(Duration::ZERO);
         }
-        let mut next = BaseRecord::<[u8], [u8]>::to(record.topic);
+        let mut next =
+            BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, self.transaction);
         next.partition = record.partition;
         next.key = record.key;
         next.payload = record.value;
@@ -353,12 +357,7 @@ impl Producer for KafkaProducer {
                 detail: "this membership is of another log".into(),
             });
         };
-        if let Some(commit) = offsets
-            .iter()
-            .find(|commit| commit.metadata.len() > MAX_METADATA_BYTES)
-        {
-            return Err(metadata_too_large(commit));
-        }
+        check_sizes(offsets)?;
         if offsets.is_empty() {
             return Ok(());
         }
@@ -462,7 +461,8 @@ impl Producer for KafkaProducer {
         })?;
         self.drain(Instant::now() + self.hang_timeout);
         // Records given up with their transaction are no failures to be reported later.
-        *lock(&self.base().client().context().tally) = super::context::Tally::default();
+        lock(&self.base().client().context().tally).next();
+        self.transaction += 1;
         let Err(error) = answer else {
             self.phase = Phase::Ready;
             return Ok(());

@@ -1,12 +1,13 @@
 //! Groups: sharing, leaving, crashing, fencing.
 
 use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use runtime::log::{Class, ConsumerOptions, Event, LogError, Offset, TopicPartition};
 
 use super::support::*;
-use super::targets::Target;
+use super::targets::{Target, broker_target};
 
 fn ends(target: &Target, partitions: &[TopicPartition]) -> Vec<(TopicPartition, Offset)> {
     partitions
@@ -88,6 +89,62 @@ pub fn members_share_and_no_record_is_lost_when_they_join_and_leave(target: &Tar
     close(second.consumer);
 }
 
+/// A member that will crash. A Kafka client leaves its group even when it is dropped, so that there it is another process,
+/// which is killed.
+enum Doomed {
+    Here(Member),
+    Process(Child),
+}
+
+impl Doomed {
+    fn join(target: &Target, group: &str, topic: &str) -> Self {
+        let Some(address) = &target.address else {
+            return Self::Here(Member::join(target, &target.impatient_member(group), topic));
+        };
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "log::member_process"])
+            .env(MEMBER, format!("{address} {group} {topic}"))
+            .stdout(Stdio::null())
+            .spawn();
+        Self::Process(child.expect("another process"))
+    }
+
+    fn step(&mut self) {
+        if let Self::Here(member) = self {
+            member.step();
+            member.commit_all().expect("committed");
+        }
+    }
+
+    fn crash(self) {
+        match self {
+            Self::Here(member) => drop(member),
+            Self::Process(mut child) => {
+                child.kill().expect("killed");
+                child.wait().expect("ended");
+            }
+        }
+    }
+}
+
+/// What another process is told to be a member of.
+const MEMBER: &str = "HEADWAY_TEST_MEMBER";
+
+/// The other process: a member that commits all that it reads, until it is killed.
+pub fn member_process() {
+    let Ok(what) = std::env::var(MEMBER) else {
+        return;
+    };
+    let what: Vec<&str> = what.split(' ').collect();
+    let target = broker_target("process".into(), what[0]);
+    let mut member = Member::join(&target, &target.impatient_member(what[1]), what[2]);
+    let start = Instant::now();
+    while start.elapsed() < target.patience {
+        member.step();
+        member.commit_all().expect("committed");
+    }
+}
+
 pub fn a_crashed_members_partitions_move_after_its_session_timeout(target: &Target) {
     let partitions = target.topic(2);
     let topic = partitions[0].topic.to_string();
@@ -95,28 +152,43 @@ pub fn a_crashed_members_partitions_move_after_its_session_timeout(target: &Targ
     for partition in &partitions {
         put_numbers(&mut *producer, partition, 0..20);
     }
-    let options = target.impatient_member(&target.unique("group"));
-    let mut first = Member::join(target, &options, &topic);
-    let mut second = Member::join(target, &options, &topic);
-    drive(
+    let group = target.unique("group");
+    let options = target.impatient_member(&group);
+    let mut first = Doomed::join(target, &group, &topic);
+    let committed = |of: &[TopicPartition]| -> Vec<Option<Offset>> {
+        let committed = target.log.committed(&group, of).expect("an answer");
+        committed.into_iter().map(|c| c.map(|c| c.offset)).collect()
+    };
+    until(
         target,
-        "both have read",
-        &mut [&mut first, &mut second],
-        |m| {
-            m.iter().all(|member| {
-                member.owned.len() == 1 && member.owned.values().all(|next| *next == 20)
-            })
+        "the first has read and committed everything",
+        || {
+            first.step();
+            committed(&partitions) == [Some(20), Some(20)]
         },
     );
-    first
-        .commit(&[first.owned.keys().next().unwrap().clone()])
-        .expect("committed");
-    let ranges = first.ranges.clone();
+    let mut second = Member::join(target, &options, &topic);
+    until(target, "they share", || {
+        first.step();
+        second.step();
+        second.owned.len() == 1
+    });
+    let moved = partitions
+        .iter()
+        .find(|partition| !second.owned.contains_key(partition))
+        .unwrap()
+        .clone();
+    put_numbers(&mut *producer, &moved, 20..25);
+    until(target, "the first has read and committed its share", || {
+        first.step();
+        second.step();
+        committed(std::slice::from_ref(&moved)) == [Some(25)]
+    });
     for partition in &partitions {
-        put_numbers(&mut *producer, partition, 20..30);
+        put_numbers(&mut *producer, partition, 25..30);
     }
     let crash = Instant::now();
-    drop(first);
+    first.crash();
     drive(
         target,
         "the survivor has all partitions",
@@ -139,8 +211,26 @@ pub fn a_crashed_members_partitions_move_after_its_session_timeout(target: &Targ
         },
     );
     second.commit_all().expect("committed");
-    let mut ranges = ranges;
-    ranges.extend(second.ranges);
+    // What lies before the survivor's first range was committed by the first.
+    let mut ranges = second.ranges.clone();
+    for partition in &partitions {
+        let of = second.ranges.iter().filter(|(of, ..)| of == partition);
+        let end = end.iter().find(|(of, _)| of == partition).unwrap().1;
+        let from = of.map(|(_, from, _)| *from).min().unwrap_or(end);
+        let read = second
+            .seen
+            .iter()
+            .filter(|seen| seen.partition == *partition);
+        let first_read = read.map(|seen| seen.offset).min().unwrap_or(end);
+        assert_eq!(first_read, from, "{partition}");
+        assert!(
+            *partition != moved || from >= 25,
+            "{moved} goes on at {from}"
+        );
+        if from > 0 {
+            ranges.push((partition.clone(), 0, from));
+        }
+    }
     expect_each_offset_committed_once(&ranges, &end);
     close(second.consumer);
 }
@@ -246,7 +336,7 @@ pub fn a_revoke_is_acknowledged_only_by_unassign(target: &Target) {
     let mut second = Member::join(target, &options, &topic);
     let mut revoked = Vec::new();
     until(target, "a partition is to be given back", || {
-        match first.consumer.poll(TICK, 10).expect("a poll") {
+        match poll(&mut *first.consumer, 10) {
             Some(Event::Revoked(partitions)) => revoked = partitions,
             Some(Event::Records(batch)) => {
                 first
@@ -262,7 +352,7 @@ pub fn a_revoke_is_acknowledged_only_by_unassign(target: &Target) {
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1500) {
         assert!(!matches!(
-            first.consumer.poll(TICK, 10).expect("a poll"),
+            poll(&mut *first.consumer, 10),
             Some(Event::Assigned(_) | Event::Lost(_))
         ));
         second.step();
@@ -312,7 +402,7 @@ pub fn an_assignment_may_be_answered_late(target: &Target) {
         .expect("a subscription");
     let mut assigned = Vec::new();
     until(target, "it is assigned", || {
-        if let Some(Event::Assigned(partitions)) = member.poll(TICK, 10).expect("a poll") {
+        if let Some(Event::Assigned(partitions)) = poll(&mut *member, 10) {
             assigned = partitions;
         }
         !assigned.is_empty()

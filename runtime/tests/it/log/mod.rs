@@ -5,6 +5,7 @@
 //! address, as in `HEADWAY_TEST_KAFKA=redpanda=127.0.0.1:9092`.
 
 mod groups;
+mod hanging;
 mod offsets;
 mod reading;
 mod records;
@@ -12,6 +13,11 @@ mod support;
 mod targets;
 mod topics;
 mod transactions;
+
+#[test]
+fn member_process() {
+    groups::member_process();
+}
 
 macro_rules! conformance {
     ($($module:ident :: $property:ident,)*) => {

@@ -19,7 +19,7 @@ pub fn a_batch_is_never_larger_than_asked_for(target: &Target) {
     let mut seen = Vec::new();
     until(target, "all records came", || {
         let most = 1 + seen.len() % 17;
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, most).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, most) {
             assert!(
                 batch.len() > 0 && batch.len() <= most,
                 "{} records, asked for {most}",
@@ -49,7 +49,7 @@ pub fn partitions_take_turns(target: &Target) {
     std::thread::sleep(Duration::from_millis(1000));
     let mut first = BTreeSet::new();
     until(target, "all records came", || {
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 10).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 10) {
             if seen.len() < 4000 {
                 first.insert(batch.partition.clone());
             }
@@ -85,7 +85,7 @@ pub fn pause_resume_and_seek_skip_nothing(target: &Target) {
     let mut of_first = Vec::new();
     let mut of_second = Vec::new();
     until(target, "both have begun", || {
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 10).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 10) {
             let to = if batch.partition == *first {
                 &mut of_first
             } else {
@@ -101,7 +101,7 @@ pub fn pause_resume_and_seek_skip_nothing(target: &Target) {
     put_numbers(&mut *producer, first, 300..320);
     put_numbers(&mut *producer, second, 300..320);
     until(target, "the second was read to its end", || {
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 10).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 10) {
             assert_eq!(batch.partition, *second, "the first is paused");
             of_second.extend(copy(&batch));
         }
@@ -152,7 +152,7 @@ pub fn the_end_is_reported_each_time_it_is_reached(target: &Target) {
         assert_eq!(position, end);
         assert_eq!(target.log.bounds(&partition).expect("bounds").stable, end);
         for _ in 0..5 {
-            if let Some(Event::End { position, .. }) = consumer.poll(TICK, 10).expect("a poll") {
+            if let Some(Event::End { position, .. }) = poll(&mut *consumer, 10) {
                 panic!("the end at {position} was reported twice");
             }
         }
@@ -165,7 +165,7 @@ pub fn the_end_is_reported_each_time_it_is_reached(target: &Target) {
 fn consumer_end(target: &Target, consumer: &mut dyn runtime::log::Consumer) -> i64 {
     let mut end = None;
     until(target, "the end is reported", || {
-        if let Some(Event::End { position, .. }) = consumer.poll(TICK, 100).expect("a poll") {
+        if let Some(Event::End { position, .. }) = poll(&mut *consumer, 100) {
             end = Some(position);
         }
         end.is_some()
@@ -186,7 +186,7 @@ pub fn nothing_is_read_before_a_start_is_named(target: &Target) {
         .expect("a subscription");
     let mut assigned = Vec::new();
     until(target, "partitions are assigned", || {
-        match consumer.poll(TICK, 10).expect("a poll") {
+        match poll(&mut *consumer, 10) {
             Some(Event::Assigned(partitions)) => assigned = partitions,
             Some(Event::Records(batch)) => panic!("{batch:?} came without a start"),
             _ => {}
@@ -213,10 +213,7 @@ pub fn an_unassigned_partition_is_silent(target: &Target) {
     put_numbers(&mut *producer, &partitions[1], 0..10);
     let mut consumer = reader(target, &[(partitions[0].clone(), 0)]);
     until(target, "the first has begun", || {
-        matches!(
-            consumer.poll(TICK, 10).expect("a poll"),
-            Some(Event::Records(_))
-        )
+        matches!(poll(&mut *consumer, 10), Some(Event::Records(_)))
     });
     consumer.unassign(&partitions[..1]).expect("given back");
     expect_silence(target, &mut *consumer, Duration::from_millis(300));

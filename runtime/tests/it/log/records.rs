@@ -52,7 +52,7 @@ pub fn records_come_back_in_order_and_whole(target: &Target) {
     let mut consumer = reader(target, &[(partition.clone(), 0)]);
     let mut next = 0;
     until(target, "all records came", || {
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 100).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 100) {
             assert_eq!(batch.partition, partition);
             for (index, record) in batch.iter().enumerate() {
                 let (key, value, headers, timestamp_ms) = rows[next];

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use runtime::log::{
-    Batch, Consumer, ConsumerOptions, Delivered, Event, LogError, NewRecord, Offset, OffsetCommit,
-    Producer, ProducerOptions, TopicPartition,
+    Batch, Class, Consumer, ConsumerOptions, Delivered, Event, LogError, NewRecord, Offset,
+    OffsetCommit, Producer, ProducerOptions, TopicPartition,
 };
 
 use super::targets::Target;
@@ -46,6 +46,14 @@ pub fn texts(seen: &[Seen]) -> Vec<String> {
     seen.iter().map(Seen::text).collect()
 }
 
+/// One poll. What the port calls a matter of trying again, such as a connection that broke, is tried again.
+pub fn poll(consumer: &mut dyn Consumer, most: usize) -> Option<Event> {
+    match consumer.poll(TICK, most) {
+        Err(error) if error.class() == Class::Retry => None,
+        polled => polled.expect("a poll"),
+    }
+}
+
 /// Calls `step` until it says that it is done; fails the test when patience is over.
 pub fn until(target: &Target, what: &str, mut step: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -79,7 +87,7 @@ pub fn read(target: &Target, consumer: &mut dyn Consumer, count: usize) -> Vec<S
             target.name,
             seen.len()
         );
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 1000).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 1000) {
             seen.extend(copy(&batch));
         }
     }
@@ -105,7 +113,7 @@ pub fn all(target: &Target, partitions: &[TopicPartition]) -> Vec<Seen> {
     let mut consumer = reader(target, &starts);
     let mut seen = Vec::new();
     until(target, "all partitions were read to their ends", || {
-        match consumer.poll(TICK, 1000).expect("a poll") {
+        match poll(&mut *consumer, 1000) {
             Some(Event::Records(batch)) => seen.extend(copy(&batch)),
             Some(Event::End {
                 partition,
@@ -125,7 +133,7 @@ pub fn all(target: &Target, partitions: &[TopicPartition]) -> Vec<Seen> {
 pub fn expect_silence(target: &Target, consumer: &mut dyn Consumer, how_long: Duration) {
     let start = Instant::now();
     while start.elapsed() < how_long {
-        if let Some(Event::Records(batch)) = consumer.poll(TICK, 1000).expect("a poll") {
+        if let Some(Event::Records(batch)) = poll(&mut *consumer, 1000) {
             panic!("{}: {batch:?} came, and nothing should have", target.name);
         }
     }
@@ -231,7 +239,7 @@ impl Member {
 
     /// One poll, and the answer to what it brings.
     pub fn step(&mut self) {
-        match self.consumer.poll(TICK, 100).expect("a poll") {
+        match poll(&mut *self.consumer, 100) {
             Some(Event::Records(batch)) => {
                 self.owned
                     .insert(batch.partition.clone(), batch.next_position());

@@ -14,6 +14,8 @@ use runtime::log::{ConsumerOptions, Log, ProducerOptions, TopicPartition, TopicS
 pub struct Target {
     pub name: String,
     pub log: Arc<dyn Log>,
+    /// The address of its brokers; `None` for a log in this process.
+    pub address: Option<String>,
     /// The shortest session timeout that it allows by default.
     pub session: Duration,
     /// A transaction timeout that a test can wait for.
@@ -80,6 +82,7 @@ pub fn on_embedded(property: fn(&Target)) {
     property(&Target {
         name: "embedded".into(),
         log,
+        address: None,
         session: Duration::from_millis(800),
         transaction: Duration::from_millis(800),
         patience: Duration::from_secs(20),
@@ -126,7 +129,7 @@ pub fn on_brokers(name: &str, property: fn(&Target)) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn broker_target(name: String, address: &str) -> Target {
+pub fn broker_target(name: String, address: &str) -> Target {
     let mut options = KafkaOptions::new(address);
     options.client_id = "conformance".into();
     // A queue that fills up, so that each test that sends much meets back-pressure.
@@ -137,6 +140,7 @@ fn broker_target(name: String, address: &str) -> Target {
     Target {
         name,
         log,
+        address: Some(address.into()),
         session: Duration::from_secs(6),
         transaction: Duration::from_secs(2),
         patience: Duration::from_secs(60),

@@ -176,11 +176,11 @@ pub fn deleted_records_are_gone_and_reading_there_is_an_error(target: &Target) {
     }
 }
 
-/// How a key's records follow one another: `None` is a tombstone.
-fn write_versions(
-    target: &Target,
-    partition: &TopicPartition,
-) -> BTreeMap<String, (i64, Option<Vec<u8>>)> {
+/// An offset and the value there; `None` is a tombstone.
+type Kept = (i64, Option<Vec<u8>>);
+
+/// Writes twelve versions of four keys; what is the last of each.
+fn write_versions(target: &Target, partition: &TopicPartition) -> BTreeMap<String, Kept> {
     let mut producer = writer(target);
     let mut last = BTreeMap::new();
     let mut offset = 0;

@@ -56,7 +56,7 @@ pub fn an_open_transaction_holds_the_last_stable_offset(target: &Target) {
     let mut seen = Vec::new();
     let mut end = None;
     until(target, "the end is reached", || {
-        match consumer.poll(TICK, 100).expect("a poll") {
+        match poll(&mut *consumer, 100) {
             Some(Event::Records(batch)) => seen.extend(copy(&batch)),
             Some(Event::End { position, .. }) => end = Some(position),
             _ => {}
@@ -91,7 +91,7 @@ pub fn control_records_leave_holes_and_the_end_lies_behind_them(target: &Target)
     let mut last_end = -1;
     let mut wait_for_end = |expected: i64, offsets: &mut Vec<i64>| {
         until(target, "the end lies behind the control record", || {
-            match consumer.poll(TICK, 100).expect("a poll") {
+            match poll(&mut *consumer, 100) {
                 Some(Event::Records(batch)) => {
                     offsets.extend(batch.iter().map(|record| record.offset))
                 }
@@ -306,7 +306,7 @@ fn turn(
         let mut read = Vec::new();
         let mut end = -1;
         until(target, "records or the end came", || {
-            match consumer.poll(TICK, 7).expect("a poll") {
+            match poll(&mut **consumer, 7) {
                 Some(Event::Records(batch)) => read.extend(copy(&batch)),
                 Some(Event::End { position, .. }) => end = position,
                 _ => {}
