@@ -177,6 +177,8 @@ def run_file(headway, path, scratch, job, late_allowed=False):
     run = scratch / "run"
     subprocess.run(["rm", "-rf", str(run)], check=True)
     command = [headway, "demo", "--csv", str(path), "--once", "--json", "--dir", str(run)]
+    if layout_of(path) is LAYOUTS["aws"]:
+        command += ["--mapping", "aws"]
     if late_allowed:
         # Lateness is decided range by range: at full speed so small a file is one range.
         command += ["--rate", "2500"]
@@ -228,7 +230,7 @@ def main():
             else:
                 run_file(headway, path, scratch, None)
         generated = scratch / "generated.csv"
-        subprocess.run([headway, "generate", "--rows", "1000000", "--seed", "11", "--out", str(generated)], check=True)
+        subprocess.run([headway, "generate", "--rows", "1000000", "--trips-per-day", "300000", "--seed", "11", "--out", str(generated)], check=True)
         run_file(headway, generated, scratch, None)
 
 

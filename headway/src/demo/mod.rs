@@ -57,7 +57,7 @@ pub struct DemoArgs {
     /// The seed of the generated trips
     #[arg(long, default_value_t = 7, conflicts_with = "csv")]
     seed: u64,
-    /// The mapping of the CSV files: a shipped one's name or a file [default: by the first line]
+    /// The mapping of the CSV files: a shipped one's name or a file [default: by the header]
     #[arg(long, value_name = "NAME|FILE", requires = "csv")]
     mapping: Option<String>,
     /// A job in place of the shipped one; it must write trip_statistics
@@ -97,8 +97,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
         ));
     }
     let result = conduct(&mut parts, &stop, &origin);
-    let joined = parts.join();
-    result.and(joined)?;
+    // A part that failed says more than that it ended.
+    parts.join()?;
+    result?;
 
     let ledger = audit::audit(&subject(
         Arc::clone(&parts.log),

@@ -1,6 +1,6 @@
 //! Whole files, each as a run of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::oracle;
 use crate::run::{assert_complete, assert_lake, demo, generate, job, ledger};
@@ -21,6 +21,15 @@ fn real_files(test: &str) -> Vec<PathBuf> {
     files
 }
 
+/// A file without a header does not say what its columns are.
+fn mapping(file: &Path) -> &'static [&'static str] {
+    if std::fs::read(file).unwrap().starts_with(b"id,") {
+        &[]
+    } else {
+        &["--mapping", "aws"]
+    }
+}
+
 #[test]
 fn real_trips_come_to_what_a_batch_comes_to() {
     for file in real_files("real_trips_come_to_what_a_batch_comes_to") {
@@ -29,6 +38,7 @@ fn real_trips_come_to_what_a_batch_comes_to() {
         // Enough for a file that is shuffled over half a year.
         let job = job(folder.path(), "190 days");
         let output = demo(&file, &dir, &["--job", job.to_str().unwrap()])
+            .args(mapping(&file))
             .output()
             .unwrap();
         assert_complete(
@@ -52,6 +62,7 @@ fn real_trips_with_little_patience_are_counted_or_late() {
             &dir,
             &["--job", job.to_str().unwrap(), "--rate", "4000"],
         )
+        .args(mapping(&file))
         .output()
         .unwrap();
         let ledger = ledger(&output);
