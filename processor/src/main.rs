@@ -1,21 +1,20 @@
 //! The binary: the processor as a process of its own.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use processor::job::JobOptions;
 use processor::metrics::Metrics;
 use processor::worker::WorkerOptions;
 use processor::{Options, run};
-use runtime::cli::{Completions, Exit, finish};
+use runtime::cli::{Command, Exit, Flags, Service, Usage, configure, finish};
 use runtime::clock::SystemClock;
-use runtime::config::{Config, ConfigArgs};
-use runtime::connect::{connect_log, connect_registry};
+use runtime::config::ConfigArgs;
 use runtime::lifecycle::Lifecycle;
-use runtime::telemetry::{self, Readiness};
-use toml::{Table, Value};
+use runtime::shutdown::on_signals;
 
 /// Runs a job of SQL over event-time windows, exactly once, with its state in the log.
 ///
@@ -44,33 +43,12 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Print a shell's completion script
-    Completions(Completions),
-}
-
 impl Cli {
-    fn flags(&self) -> Table {
-        let values = [
-            ("job", self.job.clone().map(Value::String)),
-            (
-                "application_id",
-                self.application_id.clone().map(Value::String),
-            ),
-            (
-                "workers",
-                self.workers.map(|workers| Value::Integer(workers.into())),
-            ),
-        ];
-        let section: Table = values
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect();
-        if section.is_empty() {
-            return Table::new();
-        }
-        Table::from_iter([("processor".to_owned(), Value::Table(section))])
+    fn flags(&self) -> Flags {
+        Flags::of("processor")
+            .set("job", self.job.as_deref())
+            .set("application_id", self.application_id.as_deref())
+            .set("workers", self.workers.map(u32::from))
     }
 }
 
@@ -79,38 +57,14 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
-    if let Some(Command::Completions(completions)) = &cli.command {
-        completions.print::<Cli>()?;
+    let completions = Command::completions(&cli.command);
+    let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
-    }
-    let config = Config::load(&cli.config, &cli.flags())?;
-    if cli.config.print_config {
-        config.print()?;
-        return Ok(Exit::Done);
-    }
-    telemetry::init_logs(&config.telemetry)?;
+    };
     let settings = &config.processor;
-    anyhow::ensure!(
-        !settings.job.as_os_str().is_empty(),
-        "no job is named: pass --job FILE, or set processor.job"
-    );
-    let sql = std::fs::read_to_string(&settings.job)
-        .with_context(|| format!("the job {} can't be read", settings.job.display()))?;
-
-    let metrics = prometheus::Registry::new();
-    let edge_metrics = runtime::metrics::Metrics::new(&metrics)?;
-    let readiness = Readiness::new();
-    let ready = readiness.condition("log and registry");
-    let _edge = telemetry::serve(
-        &config.telemetry,
-        metrics.clone(),
-        readiness,
-        Default::default(),
-    )?;
-    let log = connect_log(&config.log)?;
-    let registry = connect_registry(&config.registry)?;
-    ready.ready();
-
+    let sql = job(&settings.job)?;
+    let service = Service::start(&config)?;
+    let (log, registry) = service.connect(&config)?;
     let options = Options {
         job: JobOptions {
             sql,
@@ -132,17 +86,16 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         registry,
         lifecycle: Lifecycle::new(),
         clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new(&metrics)?),
-        edge_metrics,
+        metrics: Arc::new(Metrics::new(&service.metrics)?),
+        edge_metrics: service.edge_metrics.clone(),
         progress: Arc::default(),
     };
     if cli.once {
         options.lifecycle.drain();
     }
-    runtime::shutdown::on_signals(options.lifecycle.clone(), || {
+    on_signals(options.lifecycle.clone(), || {
         eprintln!("left at once: what is not committed will be done again by the next start");
-    })
-    .context("signals can't be listened for")?;
+    })?;
     run(&options)?;
     let totals = options.progress.totals();
     tracing::info!(
@@ -154,4 +107,20 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         "finished"
     );
     Ok(Exit::Done)
+}
+
+/// The job's text.
+fn job(path: &Path) -> Result<String, Usage> {
+    if path.as_os_str().is_empty() {
+        return Err(Usage::new(
+            "no job is named: pass --job FILE with the SQL to run (the taxi pipeline's is processor/jobs/taxi.sql), or set processor.job in the configuration",
+        ));
+    }
+    let read = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "the job {} can't be read: --job, or processor.job, names a file of SQL, from the folder that this process runs in",
+            path.display()
+        )
+    });
+    Ok(read?)
 }

@@ -7,15 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use producer::{Mapping, Metrics, Options, ProducerError, Source, Summary, run, setup_topics};
-use runtime::cli::{Completions, Exit, Progress, finish, print_error};
-use runtime::config::{Config, ConfigArgs, ProducerConfig};
-use runtime::connect::{connect_log, connect_registry};
+use runtime::cli::{
+    Command, Exit, Flags, Progress, Service, Usage, configure, finish, print_error,
+};
+use runtime::config::{ConfigArgs, ProducerConfig};
 use runtime::dead_letter::dlq_topic;
 use runtime::shutdown::on_signals;
-use runtime::telemetry::{self, Readiness, init_logs};
-use toml::{Table, Value};
 
 /// Send CSV files to a topic: standardised, as Avro, each row exactly once.
 ///
@@ -62,22 +61,12 @@ struct Cli {
     config: ConfigArgs,
 }
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Print the completion script of a shell
-    Completions(Completions),
-}
-
 impl Cli {
-    /// The flags as configuration keys.
-    fn settings(&self) -> Table {
-        let mut section = Table::new();
-        let mut set =
-            |key: &str, value: Option<Value>| value.map(|value| section.insert(key.into(), value));
-        set("mapping", self.mapping.clone().map(Value::String));
-        set("topic", self.topic.clone().map(Value::String));
-        set("rate", self.rate.map(Value::Float));
-        Table::from_iter([("producer".to_owned(), Value::Table(section))])
+    fn flags(&self) -> Flags {
+        Flags::of("producer")
+            .set("mapping", self.mapping.as_deref())
+            .set("topic", self.topic.as_deref())
+            .set("rate", self.rate)
     }
 }
 
@@ -86,45 +75,21 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
-    if let Some(Command::Completions(completions)) = &cli.command {
-        completions.print::<Cli>()?;
-        return Ok(Exit::Done);
-    }
     if let Some(name) = &cli.show_mapping {
-        return Ok(show_mapping(name));
+        return Ok(show_mapping(name)?);
     }
-    let config = Config::load(&cli.config, &cli.settings())?;
-    if cli.config.print_config {
-        config.print()?;
+    let completions = Command::completions(&cli.command);
+    let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
-    }
-    init_logs(&config.telemetry)?;
-    let metrics_registry = prometheus::Registry::new();
-    let metrics = Metrics::new(&metrics_registry)?;
-    let edge_metrics = runtime::metrics::Metrics::new(&metrics_registry)?;
-    let readiness = Readiness::new();
-    let connected = readiness.condition("log and registry");
-    let _edge = telemetry::serve(
-        &config.telemetry,
-        metrics_registry,
-        readiness,
-        Default::default(),
-    )?;
-    let (mapping, schema) =
-        match mapping(&config.producer).and_then(|mapping| Ok((mapping, schema(cli)?))) {
-            Ok(named) => named,
-            Err(error) => {
-                print_error(error.as_ref());
-                return Ok(Exit::Usage);
-            }
-        };
-    let log = connect_log(&config.log)?;
-    let registry = connect_registry(&config.registry)?;
+    };
+    let mapping = mapping(&config.producer)?;
+    let schema = schema(cli)?;
+    let service = Service::start(&config)?;
+    let (log, registry) = service.connect(&config)?;
     if let Some(partitions) = cli.create_topics {
         setup_topics(log.as_ref(), &config.producer.topic, partitions)
             .context("the topics can't be created")?;
     }
-    connected.ready();
     let rate = (config.producer.rate != 0.0).then_some(config.producer.rate);
     let options = Options {
         mapping,
@@ -141,8 +106,8 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             registry,
             config.producer.topic.as_str(),
             Source::Files(cli.files.clone()),
-            metrics,
-            edge_metrics,
+            Metrics::new(&service.metrics)?,
+            service.edge_metrics.clone(),
         )
     };
     report(options)
@@ -159,8 +124,7 @@ fn report(options: Options) -> anyhow::Result<Exit> {
             "{} rows that were read behind line {line} of {file} are not committed: the next start sends them",
             watched.in_hand()
         );
-    })
-    .context("signals can't be listened for")?;
+    })?;
     let start = Instant::now();
     let running = thread::Builder::new()
         .name("producer".into())
@@ -231,25 +195,20 @@ fn summary_text(summary: &Summary, topic: &str, took: Duration) -> String {
     }
 }
 
-fn show_mapping(name: &str) -> Exit {
-    match Mapping::shipped_text(name) {
-        Some(text) => {
-            print!("{text}");
-            Exit::Done
-        }
-        None => {
-            let names: Vec<_> = Mapping::shipped_names().collect();
-            eprintln!(
-                "error: there is no shipped mapping {name}: they are {}",
-                names.join(", ")
-            );
-            Exit::Usage
-        }
-    }
+fn show_mapping(name: &str) -> Result<Exit, Usage> {
+    let text = Mapping::shipped_text(name).ok_or_else(|| {
+        let names: Vec<_> = Mapping::shipped_names().collect();
+        Usage::new(format!(
+            "there is no shipped mapping {name}: they are {}",
+            names.join(", ")
+        ))
+    })?;
+    print!("{text}");
+    Ok(Exit::Done)
 }
 
 /// The mapping that the configuration names; `None`: by the header.
-fn mapping(config: &ProducerConfig) -> anyhow::Result<Option<Mapping>> {
+fn mapping(config: &ProducerConfig) -> Result<Option<Mapping>, Usage> {
     let name = config.mapping.to_string_lossy();
     if name.is_empty() || name == "auto" {
         return Ok(None);
@@ -268,7 +227,7 @@ fn mapping(config: &ProducerConfig) -> anyhow::Result<Option<Mapping>> {
 }
 
 /// The schema that the command line names.
-fn schema(cli: &Cli) -> anyhow::Result<Option<String>> {
+fn schema(cli: &Cli) -> Result<Option<String>, Usage> {
     let Some(path) = &cli.schema else {
         return Ok(None);
     };

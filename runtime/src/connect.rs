@@ -96,7 +96,7 @@ pub fn connect_registry(
             } else {
                 Credentials::Basic {
                     user: config.username.clone(),
-                    password: schemas::Secret::new(config.password.expose()),
+                    password: config.password.expose().to_owned(),
                 }
             };
             let options = HttpRegistryOptions::new(urls)

@@ -13,6 +13,11 @@ use crate::lifecycle::Lifecycle;
 /// How long the report of what was not delivered may take before the process leaves without it.
 const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Signals can't be listened for: the operating system refuses a thread or a handler.
+#[derive(Debug, thiserror::Error)]
+#[error("signals can't be listened for, so that the process could not be stopped cleanly")]
+pub struct SignalError(#[from] io::Error);
+
 /// Listens for SIGINT and SIGTERM for the rest of the process's life, on a thread of its own.
 ///
 /// The first of them says [`Lifecycle::stop`]. The second one runs `undelivered`, which says on standard error what was
@@ -24,7 +29,7 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(2);
 pub fn on_signals(
     lifecycle: Lifecycle,
     undelivered: impl FnOnce() + Send + 'static,
-) -> io::Result<()> {
+) -> Result<(), SignalError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -69,8 +74,8 @@ pub fn on_signals(
     };
     thread::Builder::new()
         .name("signals".into())
-        .spawn(listen)
-        .map(|_| ())
+        .spawn(listen)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub mod wire;
 pub use project::{ProjectError, projected_schema};
 pub use registry::{
     AddressError, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry,
-    RegistryError, SchemaId, Secret, value_subject,
+    RegistryError, SchemaId, value_subject,
 };
 
 /// The shipped schemas, as they are registered.

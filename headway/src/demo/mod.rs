@@ -86,8 +86,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
     let stop = Lifecycle::new();
     runtime::shutdown::on_signals(stop.clone(), || {
         eprintln!("left at once: what was not committed will be read again at the next start");
-    })
-    .context("signals can't be listened to")?;
+    })?;
 
     let mut parts = Parts::start(&folder, &origin, args)?;
     if !args.json {

@@ -27,25 +27,8 @@ use crate::avro;
 /// How many schemas one may refer to, directly and through others.
 const MAX_REFERENCES: usize = 256;
 
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// How a client says who it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How a client says who it is. Debug shows no secret.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// It does not.
     #[default]
@@ -55,10 +38,20 @@ pub enum Credentials {
         /// The user, or the key's name.
         user: String,
         /// The password, or the key's secret.
-        password: Secret,
+        password: String,
     },
     /// A bearer token.
-    Bearer(Secret),
+    Bearer(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Basic { user, .. } => write!(f, "Basic {{ user: {user:?}, password: *** }}"),
+            Self::Bearer(_) => f.write_str("Bearer(***)"),
+        }
+    }
 }
 
 /// Where a registry is, and how it is talked to.
@@ -210,7 +203,7 @@ impl Endpoint {
                 };
                 Some(Credentials::Basic {
                     user: plain(user)?,
-                    password: Secret(plain(password.unwrap_or_default())?),
+                    password: plain(password.unwrap_or_default())?,
                 })
             }
         };
@@ -224,10 +217,10 @@ impl Endpoint {
             match credentials {
                 Credentials::None => {}
                 Credentials::Basic { user, password } => {
-                    builder.set_basic_authorization(user, Some(&password.0));
+                    builder.set_basic_authorization(user, Some(password));
                 }
                 Credentials::Bearer(token) => {
-                    builder.set_token_authorization(&token.0);
+                    builder.set_token_authorization(token);
                 }
             }
             builder

@@ -8,7 +8,7 @@ mod embedded;
 mod http;
 
 pub use embedded::EmbeddedRegistry;
-pub use http::{AddressError, Credentials, HttpRegistry, HttpRegistryOptions, Secret};
+pub use http::{AddressError, Credentials, HttpRegistry, HttpRegistryOptions};
 
 /// The subject under which a topic's values are registered (Confluent's TopicNameStrategy).
 pub fn value_subject(topic: &str) -> String {

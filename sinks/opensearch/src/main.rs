@@ -5,16 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use runtime::cli::{Completions, Exit, finish};
-use runtime::config::{Config, ConfigArgs, SinkOpenSearchConfig};
-use runtime::connect::{connect_log, connect_registry};
-use runtime::telemetry::{self, Readiness};
+use clap::Parser;
+use runtime::cli::{Command, Exit, Flags, Service, Usage, configure, finish};
+use runtime::config::{ConfigArgs, SinkOpenSearchConfig};
+use runtime::shutdown::on_signals;
 use sink_opensearch::{
     BulkOptions, BulkTarget, Credentials, DocumentsFile, Options, SqliteTarget, Target,
     TargetError, TopicSettings, run,
 };
-use toml::{Table, Value};
 
 /// Topics of Avro records to documents in OpenSearch, or in a SQLite file.
 ///
@@ -43,37 +41,13 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Print a shell's completion script
-    Completions(Completions),
-}
-
 impl Cli {
-    fn flags(&self) -> Table {
-        let mut section = Table::new();
-        let mut set = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                section.insert(key.to_owned(), value);
-            }
-        };
-        set("url", self.url.clone().map(Value::String));
-        set("documents", self.documents.clone().map(Value::String));
-        set("group", self.group.clone().map(Value::String));
-        let topics = self
-            .topic
-            .iter()
-            .cloned()
-            .map(Value::String)
-            .collect::<Vec<_>>();
-        set(
-            "topics",
-            Some(Value::Array(topics)).filter(|_| !self.topic.is_empty()),
-        );
-        if section.is_empty() {
-            return Table::new();
-        }
-        Table::from_iter([("sink_opensearch".to_owned(), Value::Table(section))])
+    fn flags(&self) -> Flags {
+        Flags::of("sink_opensearch")
+            .set("url", self.url.as_deref())
+            .list("topics", &self.topic)
+            .set("documents", self.documents.as_deref())
+            .set("group", self.group.as_deref())
     }
 }
 
@@ -82,35 +56,17 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
-    if let Some(Command::Completions(completions)) = &cli.command {
-        completions.print::<Cli>()?;
+    let completions = Command::completions(&cli.command);
+    let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
-    }
-    let config = Config::load(&cli.config, &cli.flags())?;
-    if cli.config.print_config {
-        config.print()?;
-        return Ok(Exit::Done);
-    }
-    telemetry::init_logs(&config.telemetry)?;
+    };
     let sink = &config.sink_opensearch;
-    let topics = topics(sink)?;
+    let topics = topics(sink).map_err(Usage)?;
     let target = target(sink)?;
-
-    let metrics = prometheus::Registry::new();
-    let edges = runtime::metrics::Metrics::new(&metrics)?;
-    let readiness = Readiness::new();
-    let ready = readiness.condition("log and registry");
-    let _edge = telemetry::serve(
-        &config.telemetry,
-        metrics.clone(),
-        readiness,
-        Default::default(),
-    )?;
-    let log = connect_log(&config.log)?;
-    let registry = connect_registry(&config.registry)?;
-    ready.ready();
-
-    let mut options = Options::new(log, registry, target, &sink.group, topics, &metrics, edges)?;
+    let service = Service::start(&config)?;
+    let (log, registry) = service.connect(&config)?;
+    let (metrics, edges) = (&service.metrics, service.edge_metrics.clone());
+    let mut options = Options::new(log, registry, target, &sink.group, topics, metrics, edges)?;
     options.consumer = config.log.consumer_options(&sink.group, "sink-opensearch");
     options.producer = config
         .log
@@ -131,8 +87,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             so_far.stored
         );
     };
-    runtime::shutdown::on_signals(options.lifecycle.clone(), undelivered)
-        .context("signals can't be listened for")?;
+    on_signals(options.lifecycle.clone(), undelivered)?;
     let summary = run(options)?;
     tracing::info!(
         stored = summary.stored,

@@ -104,11 +104,6 @@ impl TopicSettings {
         self
     }
 
-    /// The topic for its dead letters.
-    pub fn dead_letter_topic(&self) -> String {
-        format!("{}.dlq", self.topic)
-    }
-
     /// The pattern of index names, as it is written.
     pub(crate) fn pattern(&self) -> &str {
         match (&self.index, &self.time) {

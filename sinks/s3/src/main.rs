@@ -5,15 +5,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use runtime::cli::{Completions, Exit, Progress as ProgressLine, finish};
-use runtime::config::{Config, ConfigArgs};
-use runtime::connect::{connect_log, connect_registry};
-use runtime::shutdown;
-use runtime::telemetry::{Readiness, init_logs, serve};
+use clap::Parser;
+use runtime::cli::{Command, Exit, Flags, Progress as ProgressLine, Service, configure, finish};
+use runtime::config::ConfigArgs;
+use runtime::shutdown::on_signals;
 use sink_s3::{Counts, Metrics, Options};
-use toml::{Table, Value};
 
 /// Write topics to a lake as Snappy Parquet in Hive partitions, each row exactly once.
 ///
@@ -39,28 +35,12 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Print a completion script
-    Completions(Completions),
-}
-
 impl Cli {
-    /// The flags as the keys that they stand for.
-    fn keys(&self) -> Table {
-        let mut section = Table::new();
-        if !self.topic.is_empty() {
-            let topics = self.topic.iter().cloned().map(Value::String).collect();
-            section.insert("topics".into(), Value::Array(topics));
-        }
-        for (key, value) in [("url", &self.lake), ("group", &self.group)] {
-            if let Some(value) = value {
-                section.insert(key.into(), Value::String(value.clone()));
-            }
-        }
-        let mut keys = Table::new();
-        keys.insert("sink_s3".into(), Value::Table(section));
-        keys
+    fn flags(&self) -> Flags {
+        Flags::of("sink_s3")
+            .list("topics", &self.topic)
+            .set("url", self.lake.as_deref())
+            .set("group", self.group.as_deref())
     }
 }
 
@@ -69,38 +49,22 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<Exit> {
-    if let Some(Command::Completions(completions)) = &cli.command {
-        completions
-            .print::<Cli>()
-            .context("the completion script can't be written")?;
+    let completions = Command::completions(&cli.command);
+    let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
-    }
-    let config = Config::load(&cli.config, &cli.keys())?;
-    if cli.config.print_config {
-        config
-            .print()
-            .context("the configuration can't be printed")?;
-        return Ok(Exit::Done);
-    }
-    init_logs(&config.telemetry)?;
-    let numbers = prometheus::Registry::new();
-    let metrics = Arc::new(Metrics::new(&numbers)?);
-    let edge_metrics = runtime::metrics::Metrics::new(&numbers)?;
-    let readiness = Readiness::new();
-    let reading = readiness.condition("reading");
-    let _edge = serve(&config.telemetry, numbers, readiness, axum::Router::new())?;
-
-    let log = connect_log(&config.log)?;
-    let registry = connect_registry(&config.registry)?;
+    };
+    let service = Service::start(&config)?;
+    let metrics = Arc::new(Metrics::new(&service.metrics)?);
+    let (log, registry) = service.connect(&config)?;
+    let edge_metrics = service.edge_metrics.clone();
     let options = Options::from_config(&config, log, registry, metrics, edge_metrics)?;
     let (lifecycle, progress) = (options.lifecycle.clone(), options.progress.clone());
     if cli.once {
         lifecycle.drain();
     }
-    shutdown::on_signals(lifecycle, || {
+    on_signals(lifecycle, || {
         eprintln!("flushes that were not committed will be done again by the next start");
     })?;
-    reading.ready();
     let running = thread::Builder::new()
         .name("sink-s3".into())
         .spawn(move || sink_s3::run(options))?;
@@ -150,7 +114,7 @@ mod tests {
             "sink-s3", "--topic", "a", "--topic", "b", "--lake", "s3://x/y",
         ]);
         assert_eq!(
-            cli.keys().to_string().trim(),
+            cli.flags().table().to_string().trim(),
             "[sink_s3]\ntopics = [\"a\", \"b\"]\nurl = \"s3://x/y\""
         );
     }

@@ -1,16 +1,28 @@
-//! What every binary's command line has in common: exit codes, errors, completions, progress.
+//! What every binary's command line has in common: flags as keys, start-up, exit codes, errors, completions, progress.
+//!
+//! ```text
+//!   clap ──▶ Flags ──▶ configure (completions, --print-config, log lines) ──▶ Service (metrics, HTTP edge) ──▶ connect
+//!                                                                             what the binary does ──▶ Exit ──▶ finish
+//! ```
+
+mod flags;
+mod progress;
+mod service;
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::ConfigErrors;
 use crate::telemetry::colour;
+
+pub use flags::Flags;
+pub use progress::Progress;
+pub use service::{Service, configure};
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +45,27 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// An error of the command line, or of a file that it names: nothing was done, and the exit code is [`Exit::Usage`].
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Usage(#[from] pub anyhow::Error);
+
+impl Usage {
+    /// An error with this text.
+    pub fn new(text: impl std::fmt::Display) -> Self {
+        Self(anyhow::anyhow!("{text}"))
+    }
+}
+
 /// Turns what `main` comes to into an exit code, printing an error's whole chain once.
 pub fn finish(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
             print_error(error.as_ref());
-            let usage = error.chain().any(|cause| cause.is::<ConfigErrors>());
-            if usage {
+            let usage =
+                |cause: &(dyn Error + 'static)| cause.is::<ConfigErrors>() || cause.is::<Usage>();
+            if error.chain().any(usage) {
                 Exit::Usage.into()
             } else {
                 Exit::Failed.into()
@@ -81,6 +106,20 @@ fn error_text(error: &(dyn Error + 'static), colour: bool) -> String {
     text
 }
 
+/// The subcommands of a binary that has none of its own.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Print a shell's completion script
+    Completions(Completions),
+}
+
+impl Command {
+    /// The completion script that is asked for, if one is.
+    pub fn completions(command: &Option<Self>) -> Option<&Completions> {
+        command.as_ref().map(|Self::Completions(asked)| asked)
+    }
+}
+
 /// The `completions` subcommand.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Completions {
@@ -90,81 +129,19 @@ pub struct Completions {
 
 impl Completions {
     /// Writes the completion script of a parser on standard output.
-    pub fn print<Cli: CommandFactory>(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn print<Cli: CommandFactory>(&self) -> anyhow::Result<()> {
         let mut command = Cli::command();
         let name = command.get_name().to_owned();
         // clap_complete panics when its writer fails, as a closed pipe does.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, name, &mut script);
-        io::stdout().lock().write_all(&script)
-    }
-}
-
-/// How far a run has come: one moving line on a terminal, log lines elsewhere.
-pub struct Progress {
-    bar: Option<ProgressBar>,
-    every: Duration,
-    last: Option<Instant>,
-}
-
-impl Progress {
-    /// The least time between two log lines.
-    const LOG_EVERY: Duration = Duration::from_secs(10);
-
-    /// A progress line; with a `total` (in any unit) it has a bar.
-    pub fn new(total: Option<u64>) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(8));
-            let template = if total.is_some() {
-                "{bar:24} {percent:>3}% {msg}"
-            } else {
-                "{spinner} {msg}"
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            bar,
-            every: Self::LOG_EVERY,
-            last: None,
-        }
-    }
-
-    /// Says how far it has come. Cheap enough to be called once a batch; off a terminal a line is logged at most every
-    /// ten seconds.
-    pub fn update(&mut self, position: u64, message: impl FnOnce() -> String) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(position);
-                bar.set_message(message());
-            }
-            None if self.last.is_none_or(|last| last.elapsed() >= self.every) => {
-                self.last = Some(Instant::now());
-                tracing::info!(progress = message(), "running");
-            }
-            None => {}
-        }
-    }
-
-    /// Prints a line above the moving one.
-    pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
-        }
-    }
-
-    /// Takes the moving line away, leaving its last message.
-    pub fn finish(self, message: String) {
-        match &self.bar {
-            Some(bar) => {
-                bar.finish_and_clear();
-                eprintln!("{message}");
-            }
-            None => tracing::info!(progress = message, "finished"),
-        }
+        io::stdout()
+            .lock()
+            .write_all(&script)
+            .context("the completion script can't be written")
     }
 }
 
@@ -197,6 +174,12 @@ mod tests {
             code(anyhow::Error::new(ConfigErrors(Vec::new())).context("x")),
             format!("{:?}", ExitCode::from(2))
         );
+        let usage = Usage(anyhow::Error::new(Cause).context("no such file"));
+        assert_eq!(
+            error_text(&usage, false),
+            "error: no such file\n  caused by: the disk is full\n"
+        );
+        assert_eq!(code(usage.into()), format!("{:?}", ExitCode::from(2)));
         assert_eq!(
             code(anyhow::Error::new(Cause)),
             format!("{:?}", ExitCode::from(1))

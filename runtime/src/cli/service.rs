@@ -1,0 +1,86 @@
+//! How a binary starts: its configuration, its log lines, its HTTP edge, its log and its registry.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use schemas::Registry;
+
+use super::{Completions, Flags};
+use crate::config::{Config, ConfigArgs};
+use crate::connect::{connect_log, connect_registry};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::telemetry::{self, Condition, HttpEdge, Readiness};
+
+/// The configuration, with log lines set up after it; `None` when there is nothing more to do, as what was asked for, a
+/// completion script or the configuration itself, is printed.
+///
+/// # Errors
+/// A configuration that can't be used, or standard output that can't be written.
+pub fn configure<Cli: CommandFactory>(
+    args: &ConfigArgs,
+    flags: Flags,
+    completions: Option<&Completions>,
+) -> anyhow::Result<Option<Config>> {
+    if let Some(completions) = completions {
+        completions.print::<Cli>()?;
+        return Ok(None);
+    }
+    let config = Config::load(args, &flags.table())?;
+    if args.print_config {
+        config
+            .print()
+            .context("the configuration can't be printed")?;
+        return Ok(None);
+    }
+    telemetry::init_logs(&config.telemetry)?;
+    Ok(Some(config))
+}
+
+/// A process that works until it is stopped, and tells of itself meanwhile.
+pub struct Service {
+    /// Where it registers its metrics.
+    pub metrics: prometheus::Registry,
+    /// Those that all binaries have.
+    pub edge_metrics: Metrics,
+    connected: Condition,
+    // It serves as long as it lives.
+    _edge: Option<HttpEdge>,
+}
+
+impl Service {
+    /// Opens the HTTP edge where the configuration says; it is not ready before [`Service::connect`].
+    ///
+    /// # Errors
+    /// An address that can't be used.
+    pub fn start(config: &Config) -> anyhow::Result<Self> {
+        let metrics = prometheus::Registry::new();
+        let edge_metrics = Metrics::new(&metrics)?;
+        let readiness = Readiness::new();
+        let connected = readiness.condition("log and registry");
+        let edge = telemetry::serve(
+            &config.telemetry,
+            metrics.clone(),
+            readiness,
+            Default::default(),
+        )?;
+        Ok(Self {
+            metrics,
+            edge_metrics,
+            connected,
+            _edge: edge,
+        })
+    }
+
+    /// The log and the registry that the configuration names; the process is ready then.
+    ///
+    /// # Errors
+    /// When one of them can't be used.
+    pub fn connect(&self, config: &Config) -> anyhow::Result<(Arc<dyn Log>, Arc<dyn Registry>)> {
+        let log = connect_log(&config.log)?;
+        let registry = connect_registry(&config.registry)?;
+        self.connected.ready();
+        Ok((log, registry))
+    }
+}
