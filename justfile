@@ -13,9 +13,13 @@ check:
 test *ARGS:
     cargo test --release --workspace {{ARGS}}
 
-# The log's conformance suite against real brokers, started on loopback
+# The tests that need real servers (Kafka, registry, OpenSearch, S3), started on loopback
 real:
     .ci/run real
+
+# Real servers on loopback: `just local up`, `just local status registry`, `just local env`
+local *ARGS:
+    deploy/local {{ARGS}}
 
 # Write the generated pages, build the API documentation
 docs:

@@ -1,5 +1,6 @@
 # A component NAME defines: NAME_port, NAME_installed, NAME_install (log to install.log), NAME_start (through `spawn`),
-# NAME_healthy, NAME_env (prints NAME=VALUE lines for the tests). Its folder is $ROOT/NAME, its data in data/ there.
+# NAME_healthy, NAME_env (prints NAME=VALUE lines for the tests), and may define NAME_ready (what is done once it is
+# healthy, at each start). Its folder is $ROOT/NAME, its data in data/ there; it must start again on that data.
 #
 # kfake: one Kafka-protocol broker in Go, from its public module; starts at once.
 
