@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use runtime::lifecycle::Phase;
 use runtime::log::{Committed, Offset, TopicPartition};
 
+use super::attempt;
 use super::partition::{Part, State};
-use super::{Session, attempt};
+use super::session::Session;
 use crate::error::{SinkError, Step};
 use crate::plan::Note;
 

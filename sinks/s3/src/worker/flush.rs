@@ -7,7 +7,8 @@ use runtime::lifecycle::Phase;
 use runtime::log::{Class, TopicPartition};
 
 use super::partition::{Cause, InFlight, Part, State};
-use super::{Done, LOG_DEADLINE, Session, Worker};
+use super::session::{Done, Session};
+use super::{LOG_DEADLINE, Worker};
 use crate::dead::{self, DeadLetter};
 use crate::error::{SinkError, Step, Stop, chain};
 use crate::gather::Sealed;

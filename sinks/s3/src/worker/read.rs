@@ -3,8 +3,9 @@
 use runtime::log::{Batch, Record, TopicPartition};
 use schemas::{RegistryError, SchemaId};
 
+use super::attempt;
 use super::partition::{Cause, Part, State};
-use super::{Session, attempt};
+use super::session::Session;
 use crate::error::{SinkError, Step};
 use crate::fields::left_out;
 use crate::gather::{Gather, Reader, Taken};

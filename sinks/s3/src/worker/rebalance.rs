@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use runtime::log::TopicPartition;
 
+use super::attempt;
 use super::partition::Part;
-use super::{Session, attempt};
+use super::session::Session;
 use crate::error::{Step, chain};
 use crate::plan::{Decision, Facts, Refused, Totals, decide};
 
