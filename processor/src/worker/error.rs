@@ -144,3 +144,100 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(source: LogError) -> WorkerError {
+        WorkerError::Log {
+            action: "x",
+            source,
+        }
+    }
+
+    fn registry(source: RegistryError) -> WorkerError {
+        WorkerError::Registry {
+            topic: "t".into(),
+            source,
+        }
+    }
+
+    #[test]
+    fn only_what_can_heal_is_tried_again() {
+        let text = || "x".to_owned();
+        let partition = TopicPartition::new("t", 0);
+        let unavailable = || RegistryError::Unavailable {
+            address: text(),
+            detail: text(),
+        };
+        let unknown = || RegistryError::Unknown { id: 7 };
+        let table = [
+            (log(LogError::TimedOut { action: "x" }), Class::Retry),
+            (log(LogError::MustAbort { detail: text() }), Class::Abort),
+            (
+                log(LogError::UnknownOutcome { action: "x" }),
+                Class::Restart,
+            ),
+            (
+                log(LogError::Fenced {
+                    transactional_id: text(),
+                }),
+                Class::Fenced,
+            ),
+            (log(LogError::Closed), Class::Fatal),
+            (registry(unavailable()), Class::Retry),
+            (registry(unknown()), Class::Fatal),
+            (
+                WorkerError::DeadLetter(DeadLetterError::Registry(unavailable())),
+                Class::Retry,
+            ),
+            (
+                WorkerError::DeadLetter(DeadLetterError::Registry(unknown())),
+                Class::Fatal,
+            ),
+            (
+                WorkerError::DeadLetter(DeadLetterError::Log(LogError::MustAbort {
+                    detail: text(),
+                })),
+                Class::Abort,
+            ),
+            (
+                WorkerError::Partial(PartialError::Header(None)),
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Encode {
+                    query: text(),
+                    detail: text(),
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Metadata {
+                    partition: partition.clone(),
+                    source: MetadataError::Missing,
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::PartialsGone {
+                    partition: partition.clone(),
+                    start: 1,
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::BehindEnd {
+                    partition,
+                    committed: 2,
+                    end: 1,
+                },
+                Class::Fatal,
+            ),
+        ];
+        for (error, class) in table {
+            assert_eq!(error.class(), class, "{error}");
+        }
+    }
+}

@@ -150,3 +150,84 @@ impl LogError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_asks_for_what_its_docs_say() {
+        let text = || "x".to_owned();
+        let partition = TopicPartition::new("t", 0);
+        let table = [
+            (
+                LogError::Unreachable {
+                    action: "x",
+                    detail: text(),
+                },
+                Class::Retry,
+            ),
+            (LogError::TimedOut { action: "x" }, Class::Retry),
+            (LogError::UnknownOutcome { action: "x" }, Class::Restart),
+            (LogError::MustAbort { detail: text() }, Class::Abort),
+            (
+                LogError::StaleGeneration {
+                    group: text(),
+                    detail: text(),
+                },
+                Class::Abort,
+            ),
+            (
+                LogError::Fenced {
+                    transactional_id: text(),
+                },
+                Class::Fenced,
+            ),
+            (
+                LogError::InstanceFenced {
+                    group: text(),
+                    instance_id: text(),
+                },
+                Class::Fenced,
+            ),
+            (LogError::UnknownTopic { name: text() }, Class::Fatal),
+            (
+                LogError::OffsetOutOfRange {
+                    partition,
+                    offset: 0,
+                    start: 1,
+                    end: 2,
+                },
+                Class::Fatal,
+            ),
+            (
+                LogError::TooLarge {
+                    what: text(),
+                    bytes: 1,
+                },
+                Class::Fatal,
+            ),
+            (
+                LogError::NotAllowed {
+                    action: "x",
+                    detail: text(),
+                },
+                Class::Fatal,
+            ),
+            (LogError::Config { detail: text() }, Class::Fatal),
+            (LogError::State { detail: text() }, Class::Fatal),
+            (
+                LogError::Storage {
+                    path: "x".into(),
+                    detail: text(),
+                    source: None,
+                },
+                Class::Fatal,
+            ),
+            (LogError::Closed, Class::Fatal),
+        ];
+        for (error, class) in table {
+            assert_eq!(error.class(), class, "{error}");
+        }
+    }
+}

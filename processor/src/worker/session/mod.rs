@@ -10,23 +10,24 @@
 //!     └──▶ Lost:     roll back, drop the tasks, let go
 //! ```
 
+mod assignment;
+mod commit;
+mod show;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::lifecycle::Phase;
 use runtime::log::{
-    Batch, Class, Consumer, ConsumerOptions, Event, NewRecord, Offset, OffsetCommit,
-    ProducerOptions, TopicPartition,
+    Batch, Class, Consumer, ConsumerOptions, Event, Offset, ProducerOptions, TopicPartition,
 };
 
 use super::error::{Doing, chain};
 use super::output::Outputs;
 use super::transaction::Transaction;
 use super::{Worker, WorkerError};
-use crate::offsets::{self, ShardState, SourceState};
-use crate::partial;
-use crate::progress::{ScanProgress, ShardProgress};
+use crate::offsets::{self, ShardState};
 use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 
@@ -36,8 +37,6 @@ const REGISTRY_PAUSE_MS: i64 = 500;
 const DRAIN_CHECK_MS: i64 = 200;
 /// How long a session waits for its group when it leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
-/// After how many aborts in a row a new session is tried.
-const MAX_ABORTS: u32 = 5;
 
 pub(super) struct Session<'a> {
     worker: &'a Worker,
@@ -240,118 +239,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkerError> {
-        if self.worker.leaving() {
-            // What another worker has just left is not begun here only to be left again.
-            return Ok(());
-        }
-        tracing::info!(
-            slot = self.worker.slot,
-            partitions = partitions.len(),
-            "partitions came"
-        );
-        let committed = loop {
-            match self.consumer.committed(&partitions) {
-                Err(error) if error.class() == Class::Retry && !self.worker.leaving() => {
-                    tracing::warn!(error = %chain(&error), "committed offsets can't be read yet; trying again");
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                other => break other.doing("the group's committed offsets can't be read")?,
-            }
-        };
-        let mut starts = Vec::with_capacity(partitions.len());
-        for (partition, committed) in partitions.into_iter().zip(committed) {
-            let bounds = self
-                .worker
-                .log
-                .bounds(&partition)
-                .doing("a partition can't be looked at")?;
-            if let Some(committed) = committed
-                .as_ref()
-                .filter(|committed| committed.offset > bounds.end)
-            {
-                return Err(WorkerError::BehindEnd {
-                    partition,
-                    committed: committed.offset,
-                    end: bounds.end,
-                });
-            }
-            let bad = |source| WorkerError::Metadata {
-                partition: partition.clone(),
-                source,
-            };
-            if let Some(source) = self.worker.job.sources.get(partition.topic.as_ref()) {
-                let (start, state) = match &committed {
-                    Some(committed) => (
-                        committed.offset,
-                        offsets::decode::<SourceState>(&committed.metadata).map_err(bad)?,
-                    ),
-                    None => (bounds.start, SourceState::default()),
-                };
-                let registry = Arc::clone(&self.worker.registry);
-                let task = ScanTask::new(
-                    &self.worker.job,
-                    source,
-                    registry,
-                    partition.clone(),
-                    start,
-                    state,
-                )
-                .map_err(|source| WorkerError::Scan {
-                    partition: partition.clone(),
-                    source,
-                })?;
-                self.scans.insert(partition.clone(), task);
-                starts.push((partition, start));
-            } else {
-                if bounds.start > 0 {
-                    return Err(WorkerError::PartialsGone {
-                        partition,
-                        start: bounds.start,
-                    });
-                }
-                let (restore_to, state) = match &committed {
-                    Some(committed) => (
-                        committed.offset,
-                        offsets::decode::<ShardState>(&committed.metadata).map_err(bad)?,
-                    ),
-                    None => (0, ShardState::default()),
-                };
-                let queries = &self.worker.job.queries;
-                let Some(index) = queries
-                    .iter()
-                    .position(|query| *query.partials_topic == *partition.topic)
-                else {
-                    continue;
-                };
-                let task = MergeTask::new(
-                    partition.clone(),
-                    index,
-                    Arc::clone(&queries[index]),
-                    restore_to,
-                    state,
-                );
-                self.merges.insert(partition.clone(), task);
-                self.show(&partition);
-                starts.push((partition, 0));
-            }
-        }
-        self.consumer
-            .assign(&starts)
-            .doing("assigned partitions can't be read")
-    }
-
-    fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
-        for partition in partitions {
-            self.scans.remove(partition);
-            self.merges.remove(partition);
-            self.resting.remove(partition);
-        }
-        self.consumer
-            .unassign(partitions)
-            .doing("partitions can't be let go")
-    }
-
     /// Resumes partitions whose rest is over, and lets the scans look at the clock.
     fn wake(&mut self) -> Result<(), WorkerError> {
         let now_ms = self.worker.clock.now_ms();
@@ -390,132 +277,6 @@ impl<'a> Session<'a> {
                 .scans
                 .values()
                 .any(|scan| scan.rows_in_range() >= self.worker.options.max_range_rows)
-    }
-
-    /// Commits what the tasks have done since the last time, or rolls it back if the log refuses.
-    fn commit(&mut self) -> Result<(), WorkerError> {
-        self.last_commit_ms = self.worker.clock.now_ms();
-        let offsets = match self.close_ranges() {
-            Ok(offsets) => offsets,
-            Err(WorkerError::Log { action, source }) => {
-                return self.abort_or(
-                    WorkerError::Log { action, source },
-                    "partials can't be sent",
-                );
-            }
-            Err(error) => return Err(error),
-        };
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let timer = self.worker.metrics.commit_seconds.start_timer();
-        let group = self
-            .consumer
-            .group_metadata()
-            .doing("the group's generation can't be had")?;
-        match self
-            .transaction
-            .commit(&offsets, &group)
-            .doing("a transaction can't be committed")
-        {
-            Ok(()) => {
-                timer.observe_duration();
-                self.aborts = 0;
-                self.scans.values_mut().for_each(ScanTask::committed);
-                self.merges.values_mut().for_each(MergeTask::committed);
-                self.show_all();
-                Ok(())
-            }
-            Err(error) => {
-                timer.stop_and_discard();
-                self.abort_or(error, "a transaction was refused")
-            }
-        }
-    }
-
-    /// Sends the partials of every range, and gathers the offsets to be committed with them.
-    fn close_ranges(&mut self) -> Result<Vec<OffsetCommit>, WorkerError> {
-        let mut commits = Vec::new();
-        for (partition, scan) in &mut self.scans {
-            let partitions = self
-                .partitions
-                .get(partition.topic.as_ref())
-                .copied()
-                .unwrap_or(0);
-            let closed = scan
-                .close_range(partitions)
-                .map_err(|source| WorkerError::Scan {
-                    partition: partition.clone(),
-                    source,
-                })?;
-            let Some((outgoing, offset)) = closed else {
-                continue;
-            };
-            for out in outgoing {
-                let header = partial::encode_header(&out.header)?;
-                let value = out.rows.as_ref().map(partial::encode_rows).transpose()?;
-                self.worker
-                    .metrics
-                    .partial_bytes
-                    .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
-                self.transaction
-                    .send(NewRecord {
-                        topic: &self.worker.job.queries[out.query].partials_topic,
-                        partition: Some(out.shard),
-                        key: None,
-                        value: value.as_deref(),
-                        headers: &[(partial::HEADER, &header)],
-                        timestamp_ms: None,
-                    })
-                    .doing("partials can't be sent")?;
-            }
-            commits.push(commit_of(partition, offset, scan.state())?);
-        }
-        for (partition, merge) in &self.merges {
-            if let Some(offset) = merge.to_commit() {
-                commits.push(commit_of(partition, offset, &merge.state())?);
-            }
-        }
-        Ok(commits)
-    }
-
-    /// Sorts a failure: rolls back if that heals it, and gives up the session otherwise.
-    fn abort_or(&mut self, error: WorkerError, what: &'static str) -> Result<(), WorkerError> {
-        match error.class() {
-            Class::Retry | Class::Abort => {
-                tracing::warn!(slot = self.worker.slot, error = %chain(&error), what, "rolling back to the last commit");
-                self.aborts += 1;
-                if self.aborts > MAX_ABORTS {
-                    return Err(error);
-                }
-                self.roll_back(what)?;
-                std::thread::sleep(Duration::from_millis(20 << self.aborts));
-                Ok(())
-            }
-            Class::Restart | Class::Fenced | Class::Fatal => Err(error),
-        }
-    }
-
-    /// Aborts the open transaction and takes every task back to its last commit.
-    fn roll_back(&mut self, what: &'static str) -> Result<(), WorkerError> {
-        self.worker.metrics.aborts.inc();
-        self.transaction.abort().doing(what)?;
-        for (partition, scan) in &mut self.scans {
-            let offset = scan.roll_back().map_err(|source| WorkerError::Scan {
-                partition: partition.clone(),
-                source,
-            })?;
-            self.consumer
-                .seek(partition, offset)
-                .doing("a partition can't be read again")?;
-        }
-        for (partition, merge) in &mut self.merges {
-            let offset = merge.roll_back();
-            self.consumer
-                .seek(partition, offset)
-                .doing("a partition can't be read again")?;
-        }
-        Ok(())
     }
 
     /// While draining: announces the end of source partitions that are read to it, and says whether every shard of the
@@ -565,66 +326,4 @@ impl<'a> Session<'a> {
             matches!(state, Some(Ok(state)) if state.ended)
         }))
     }
-
-    fn show_all(&self) {
-        for (partition, scan) in &self.scans {
-            let state = scan.state();
-            let dead = state.undecodable
-                + state
-                    .queries
-                    .iter()
-                    .map(|query| query.dead)
-                    .max()
-                    .unwrap_or(0);
-            self.worker.progress.scan(
-                &partition.topic,
-                partition.partition,
-                ScanProgress {
-                    rows_in: state.rows_in,
-                    dead,
-                    watermark: scan.watermark(),
-                },
-            );
-        }
-        self.merges
-            .keys()
-            .for_each(|partition| self.show(partition));
-    }
-
-    fn show(&self, partition: &TopicPartition) {
-        let Some(merge) = self.merges.get(partition) else {
-            return;
-        };
-        let state = merge.state();
-        let query = &self.worker.job.queries[merge.query_index].plan.name;
-        self.worker.progress.shard(
-            query,
-            partition.partition,
-            ShardProgress {
-                merged: state.merged,
-                late: state.late,
-                closed: state.closed,
-                open: merge.fold().open_count() as u64,
-                emitted: state.emitted,
-                watermark: merge.fold().watermark().now(),
-                restored: merge.restored(),
-            },
-        );
-    }
-}
-
-fn commit_of<T: serde::Serialize>(
-    partition: &TopicPartition,
-    offset: Offset,
-    state: &T,
-) -> Result<OffsetCommit, WorkerError> {
-    let metadata = offsets::encode(state).map_err(|source| WorkerError::Metadata {
-        partition: partition.clone(),
-        source,
-    })?;
-    Ok(OffsetCommit {
-        partition: partition.clone(),
-        offset,
-        metadata,
-    })
 }

@@ -1,0 +1,129 @@
+//! Partitions come and go: tasks are made from the committed offsets, and dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::log::{Class, TopicPartition};
+
+use super::Session;
+use crate::offsets::{self, ShardState, SourceState};
+use crate::task::merge::MergeTask;
+use crate::task::scan::ScanTask;
+use crate::worker::WorkerError;
+use crate::worker::error::{Doing, chain};
+
+impl Session<'_> {
+    /// Begins with partitions that the group gives: reads where they stand, and makes their tasks.
+    pub(super) fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkerError> {
+        if self.worker.leaving() {
+            // What another worker has just left is not begun here only to be left again.
+            return Ok(());
+        }
+        tracing::info!(
+            slot = self.worker.slot,
+            partitions = partitions.len(),
+            "partitions came"
+        );
+        let committed = loop {
+            match self.consumer.committed(&partitions) {
+                Err(error) if error.class() == Class::Retry && !self.worker.leaving() => {
+                    tracing::warn!(error = %chain(&error), "committed offsets can't be read yet; trying again");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                other => break other.doing("the group's committed offsets can't be read")?,
+            }
+        };
+        let mut starts = Vec::with_capacity(partitions.len());
+        for (partition, committed) in partitions.into_iter().zip(committed) {
+            let bounds = self
+                .worker
+                .log
+                .bounds(&partition)
+                .doing("a partition can't be looked at")?;
+            if let Some(committed) = committed
+                .as_ref()
+                .filter(|committed| committed.offset > bounds.end)
+            {
+                return Err(WorkerError::BehindEnd {
+                    partition,
+                    committed: committed.offset,
+                    end: bounds.end,
+                });
+            }
+            let bad = |source| WorkerError::Metadata {
+                partition: partition.clone(),
+                source,
+            };
+            if let Some(source) = self.worker.job.sources.get(partition.topic.as_ref()) {
+                let (start, state) = match &committed {
+                    Some(committed) => (
+                        committed.offset,
+                        offsets::decode::<SourceState>(&committed.metadata).map_err(bad)?,
+                    ),
+                    None => (bounds.start, SourceState::default()),
+                };
+                let registry = Arc::clone(&self.worker.registry);
+                let task = ScanTask::new(
+                    &self.worker.job,
+                    source,
+                    registry,
+                    partition.clone(),
+                    start,
+                    state,
+                )
+                .map_err(|source| WorkerError::Scan {
+                    partition: partition.clone(),
+                    source,
+                })?;
+                self.scans.insert(partition.clone(), task);
+                starts.push((partition, start));
+            } else {
+                if bounds.start > 0 {
+                    return Err(WorkerError::PartialsGone {
+                        partition,
+                        start: bounds.start,
+                    });
+                }
+                let (restore_to, state) = match &committed {
+                    Some(committed) => (
+                        committed.offset,
+                        offsets::decode::<ShardState>(&committed.metadata).map_err(bad)?,
+                    ),
+                    None => (0, ShardState::default()),
+                };
+                let queries = &self.worker.job.queries;
+                let Some(index) = queries
+                    .iter()
+                    .position(|query| *query.partials_topic == *partition.topic)
+                else {
+                    continue;
+                };
+                let task = MergeTask::new(
+                    partition.clone(),
+                    index,
+                    Arc::clone(&queries[index]),
+                    restore_to,
+                    state,
+                );
+                self.merges.insert(partition.clone(), task);
+                self.show(&partition);
+                starts.push((partition, 0));
+            }
+        }
+        self.consumer
+            .assign(&starts)
+            .doing("assigned partitions can't be read")
+    }
+
+    /// Drops the tasks of partitions, and says that others may have them.
+    pub(super) fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
+        for partition in partitions {
+            self.scans.remove(partition);
+            self.merges.remove(partition);
+            self.resting.remove(partition);
+        }
+        self.consumer
+            .unassign(partitions)
+            .doing("partitions can't be let go")
+    }
+}

@@ -1,0 +1,164 @@
+//! The transaction at the end of every commit interval, and what happens when the log refuses it.
+
+use std::time::Duration;
+
+use runtime::log::{Class, NewRecord, Offset, OffsetCommit, TopicPartition};
+
+use super::Session;
+use crate::offsets;
+use crate::partial;
+use crate::task::merge::MergeTask;
+use crate::task::scan::ScanTask;
+use crate::worker::WorkerError;
+use crate::worker::error::{Doing, chain};
+
+/// After how many aborts in a row a new session is tried.
+const MAX_ABORTS: u32 = 5;
+
+impl Session<'_> {
+    /// Commits what the tasks have done since the last time, or rolls it back if the log refuses.
+    pub(super) fn commit(&mut self) -> Result<(), WorkerError> {
+        self.last_commit_ms = self.worker.clock.now_ms();
+        let offsets = match self.close_ranges() {
+            Ok(offsets) => offsets,
+            Err(WorkerError::Log { action, source }) => {
+                return self.abort_or(
+                    WorkerError::Log { action, source },
+                    "partials can't be sent",
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let timer = self.worker.metrics.commit_seconds.start_timer();
+        let group = self
+            .consumer
+            .group_metadata()
+            .doing("the group's generation can't be had")?;
+        match self
+            .transaction
+            .commit(&offsets, &group)
+            .doing("a transaction can't be committed")
+        {
+            Ok(()) => {
+                timer.observe_duration();
+                self.aborts = 0;
+                self.scans.values_mut().for_each(ScanTask::committed);
+                self.merges.values_mut().for_each(MergeTask::committed);
+                self.show_all();
+                Ok(())
+            }
+            Err(error) => {
+                timer.stop_and_discard();
+                self.abort_or(error, "a transaction was refused")
+            }
+        }
+    }
+
+    /// Sends the partials of every range, and gathers the offsets to be committed with them.
+    fn close_ranges(&mut self) -> Result<Vec<OffsetCommit>, WorkerError> {
+        let mut commits = Vec::new();
+        for (partition, scan) in &mut self.scans {
+            let partitions = self
+                .partitions
+                .get(partition.topic.as_ref())
+                .copied()
+                .unwrap_or(0);
+            let closed = scan
+                .close_range(partitions)
+                .map_err(|source| WorkerError::Scan {
+                    partition: partition.clone(),
+                    source,
+                })?;
+            let Some((outgoing, offset)) = closed else {
+                continue;
+            };
+            for out in outgoing {
+                let header = partial::encode_header(&out.header)?;
+                let value = out.rows.as_ref().map(partial::encode_rows).transpose()?;
+                self.worker
+                    .metrics
+                    .partial_bytes
+                    .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
+                self.transaction
+                    .send(NewRecord {
+                        topic: &self.worker.job.queries[out.query].partials_topic,
+                        partition: Some(out.shard),
+                        key: None,
+                        value: value.as_deref(),
+                        headers: &[(partial::HEADER, &header)],
+                        timestamp_ms: None,
+                    })
+                    .doing("partials can't be sent")?;
+            }
+            commits.push(commit_of(partition, offset, scan.state())?);
+        }
+        for (partition, merge) in &self.merges {
+            if let Some(offset) = merge.to_commit() {
+                commits.push(commit_of(partition, offset, &merge.state())?);
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Sorts a failure: rolls back if that heals it, and gives up the session otherwise.
+    pub(super) fn abort_or(
+        &mut self,
+        error: WorkerError,
+        what: &'static str,
+    ) -> Result<(), WorkerError> {
+        match error.class() {
+            Class::Retry | Class::Abort => {
+                tracing::warn!(slot = self.worker.slot, error = %chain(&error), what, "rolling back to the last commit");
+                self.aborts += 1;
+                if self.aborts > MAX_ABORTS {
+                    return Err(error);
+                }
+                self.roll_back(what)?;
+                std::thread::sleep(Duration::from_millis(20 << self.aborts));
+                Ok(())
+            }
+            Class::Restart | Class::Fenced | Class::Fatal => Err(error),
+        }
+    }
+
+    /// Aborts the open transaction and takes every task back to its last commit.
+    pub(super) fn roll_back(&mut self, what: &'static str) -> Result<(), WorkerError> {
+        self.worker.metrics.aborts.inc();
+        self.transaction.abort().doing(what)?;
+        for (partition, scan) in &mut self.scans {
+            let offset = scan.roll_back().map_err(|source| WorkerError::Scan {
+                partition: partition.clone(),
+                source,
+            })?;
+            self.consumer
+                .seek(partition, offset)
+                .doing("a partition can't be read again")?;
+        }
+        for (partition, merge) in &mut self.merges {
+            let offset = merge.roll_back();
+            self.consumer
+                .seek(partition, offset)
+                .doing("a partition can't be read again")?;
+        }
+        Ok(())
+    }
+}
+
+fn commit_of<T: serde::Serialize>(
+    partition: &TopicPartition,
+    offset: Offset,
+    state: &T,
+) -> Result<OffsetCommit, WorkerError> {
+    let metadata = offsets::encode(state).map_err(|source| WorkerError::Metadata {
+        partition: partition.clone(),
+        source,
+    })?;
+    Ok(OffsetCommit {
+        partition: partition.clone(),
+        offset,
+        metadata,
+    })
+}
