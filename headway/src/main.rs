@@ -7,7 +7,7 @@ mod generate;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runtime::cli::{Completions, finish};
+use runtime::cli::{Completions, Flags, finish};
 use runtime::config::{Config, ConfigArgs};
 
 /// Streaming analytics around any Kafka-protocol log: demo, generator and audit
@@ -16,6 +16,8 @@ use runtime::config::{Config, ConfigArgs};
 #[derive(Parser)]
 #[command(name = "headway", version)]
 struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,7 +44,15 @@ fn start(cli: &Cli) -> anyhow::Result<runtime::cli::Exit> {
         completions.print::<Cli>()?;
         return Ok(runtime::cli::Exit::Done);
     }
-    let mut config = Config::load(&ConfigArgs::default(), &Default::default())?;
+    let flags = match &cli.command {
+        Command::Audit(args) => Flags::of("processor").set("job", args.job.as_deref()),
+        _ => Flags::of("processor"),
+    };
+    let mut config = Config::load(&cli.config, &flags.table())?;
+    if cli.config.print_config {
+        config.print()?;
+        return Ok(runtime::cli::Exit::Done);
+    }
     if std::env::var_os("HEADWAY_TELEMETRY_LOG_LEVEL").is_none() {
         config.telemetry.log_level = QUIET.into();
     }
@@ -50,7 +60,7 @@ fn start(cli: &Cli) -> anyhow::Result<runtime::cli::Exit> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Generate(args) => generate::run(args),
-        Command::Audit(args) => audit::run(args),
+        Command::Audit(args) => audit::run(args, &config),
         Command::Completions(_) => Ok(runtime::cli::Exit::Done),
     }
 }

@@ -9,8 +9,12 @@ use parquet::file::metadata::ParquetMetaDataReader;
 
 use super::AuditError;
 
-/// How many files of a topic there are, and how many rows they hold.
-pub(super) fn count(store: &Arc<dyn ObjectStore>, topic: &str) -> Result<(u64, u64), AuditError> {
+/// How many files of a topic there are in a lake, and how many rows they hold.
+pub(super) fn count(
+    store: &Arc<dyn ObjectStore>,
+    prefix: &Path,
+    topic: &str,
+) -> Result<(u64, u64), AuditError> {
     let failed = |detail: String| AuditError::Lake { detail };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -18,7 +22,7 @@ pub(super) fn count(store: &Arc<dyn ObjectStore>, topic: &str) -> Result<(u64, u
         .map_err(|error| failed(error.to_string()))?;
     runtime.block_on(async {
         let files: Vec<_> = store
-            .list(Some(&Path::from(topic)))
+            .list(Some(&prefix.clone().join(topic)))
             .try_filter(|file| std::future::ready(file.location.extension() == Some("parquet")))
             .try_collect()
             .await

@@ -16,16 +16,16 @@ mod lake;
 mod print;
 mod tail;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
+use object_store::path::Path;
 use runtime::log::{Log, LogError, TopicPartition};
 use schemas::Registry;
 use serde::Serialize;
-use sink_opensearch::SqliteTarget;
+use sink_opensearch::Target;
 
-pub use command::{AuditArgs, run};
+pub use command::{AuditArgs, exit, report, run};
 pub use print::{print, thousands};
 
 /// What is audited.
@@ -40,10 +40,10 @@ pub struct Subject {
     pub application_id: String,
     /// The queries, with the topics of their results: each the only one of its source, in the job's order.
     pub queries: Vec<(String, String)>,
-    /// The group of sink-s3, and the lake that it writes.
-    pub lake: Option<(String, Arc<dyn ObjectStore>)>,
-    /// The group of sink-opensearch, and the file of documents.
-    pub documents: Option<(String, PathBuf)>,
+    /// The group of sink-s3, and the lake that it writes: the store, and the folder in it.
+    pub lake: Option<(String, Arc<dyn ObjectStore>, Path)>,
+    /// The group of sink-opensearch, and where it stores documents.
+    pub documents: Option<(String, Arc<dyn Target>)>,
 }
 
 /// The whole ledger.
@@ -221,8 +221,8 @@ pub fn audit(subject: &Subject) -> Result<Ledger, AuditError> {
             counts.assigned,
             counts.merged + counts.late + in_flight,
         );
-        if let Some((group, file)) = &subject.documents {
-            let part = documents_part(log, group, file, sink_topic)?;
+        if let Some((group, target)) = &subject.documents {
+            let part = documents_part(log, group, target.as_ref(), sink_topic)?;
             check(
                 &mut ledger,
                 &format!("{query}: emitted = documents + dead + waiting"),
@@ -238,8 +238,8 @@ pub fn audit(subject: &Subject) -> Result<Ledger, AuditError> {
         });
     }
 
-    if let Some((group, store)) = &subject.lake {
-        let part = lake_part(log, group, store, &subject.topic)?;
+    if let Some((group, store, prefix)) = &subject.lake {
+        let part = lake_part(log, group, (store, prefix), &subject.topic)?;
         check(
             &mut ledger,
             "delivered = rows in Parquet files + dead + waiting",
@@ -283,7 +283,7 @@ fn producer_part(subject: &Subject) -> Result<ProducerLedger, AuditError> {
 fn lake_part(
     log: &dyn Log,
     group: &str,
-    store: &Arc<dyn ObjectStore>,
+    lake: (&Arc<dyn ObjectStore>, &Path),
     topic: &str,
 ) -> Result<LakeLedger, AuditError> {
     let written = sink_s3::read_ledger(log, group, &[topic])?;
@@ -297,14 +297,14 @@ fn lake_part(
         starts.push((partition, of.offset));
     }
     part.waiting = tail::records(log, starts.into_iter())?;
-    (part.files_found, part.rows_in_files) = lake::count(store, topic)?;
+    (part.files_found, part.rows_in_files) = lake::count(lake.0, lake.1, topic)?;
     Ok(part)
 }
 
 fn documents_part(
     log: &dyn Log,
     group: &str,
-    file: &std::path::Path,
+    target: &dyn Target,
     topic: &str,
 ) -> Result<DocumentsLedger, AuditError> {
     let failed = |detail: String| AuditError::Documents { detail };
@@ -324,14 +324,9 @@ fn documents_part(
         starts.push((partition, offset));
     }
     part.waiting = tail::records(log, starts.into_iter())?;
-    let target = SqliteTarget::open_to_read(file).map_err(|error| failed(error.to_string()))?;
-    let counts = target.counts().map_err(|error| failed(error.to_string()))?;
-    let prefix = format!("{topic}-");
-    part.documents = counts
-        .iter()
-        .filter(|(index, _)| index.starts_with(&prefix))
-        .map(|(_, count)| count)
-        .sum();
+    part.documents = target
+        .count(&format!("{topic}-*"))
+        .map_err(|error| failed(error.to_string()))?;
     Ok(part)
 }
 

@@ -6,7 +6,6 @@ mod parts;
 mod screen;
 mod source;
 
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -19,6 +18,7 @@ use runtime::lifecycle::Lifecycle;
 use runtime::log::Log;
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use schemas::{EmbeddedRegistry, Registry};
+use sink_opensearch::SqliteTarget;
 
 use crate::audit::{self, Ledger, Subject};
 use folder::{Folder, Origin, Source};
@@ -200,11 +200,7 @@ pub fn audit_folder(dir: &Path, json: bool) -> anyhow::Result<Exit> {
     let registry: Arc<dyn Registry> = Arc::new(EmbeddedRegistry::open(&folder.registry())?);
     let ledger = audit::audit(&subject(log, registry, &folder)?)?;
     report(&ledger, json, &folder)?;
-    Ok(if ledger.balanced {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    Ok(audit::exit(&ledger))
 }
 
 fn subject(
@@ -214,30 +210,28 @@ fn subject(
 ) -> anyhow::Result<Subject> {
     let lake = LocalFileSystem::new_with_prefix(folder.lake())
         .with_context(|| format!("the lake {} can't be opened", folder.lake().display()))?;
+    let documents = SqliteTarget::open_to_read(folder.documents())?;
     Ok(Subject {
         log,
         registry,
         topic: TRIPS.into(),
         application_id: APPLICATION.into(),
         queries: vec![(QUERY.into(), RESULTS.into())],
-        lake: Some((LAKE_GROUP.into(), Arc::new(lake))),
-        documents: Some((DOCUMENTS_GROUP.into(), folder.documents())),
+        lake: Some((
+            LAKE_GROUP.into(),
+            Arc::new(lake),
+            object_store::path::Path::default(),
+        )),
+        documents: Some((DOCUMENTS_GROUP.into(), Arc::new(documents))),
     })
 }
 
 fn report(ledger: &Ledger, json: bool, folder: &Folder) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, ledger)?;
-        writeln!(out)?;
-        return Ok(());
-    }
-    let colour =
-        out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    audit::print(ledger, colour, &mut out)?;
-    writeln!(out, "\n  lake       {}", folder.lake().display())?;
-    writeln!(out, "  documents  {}", folder.documents().display())?;
-    Ok(())
+    let places = [
+        ("lake", folder.lake().display().to_string()),
+        ("documents", folder.documents().display().to_string()),
+    ];
+    audit::report(ledger, json, &places)
 }
 
 fn say(text: &str) {

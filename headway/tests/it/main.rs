@@ -3,6 +3,7 @@
 
 mod kill;
 mod oracle;
+mod real;
 mod refusals;
 mod run;
 mod whole_files;

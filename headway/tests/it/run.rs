@@ -134,7 +134,12 @@ pub fn assert_complete(dir: &Path, rows: &Rows, ledger: &Value, what: &str) {
 
 #[track_caller]
 pub fn assert_lake(dir: &Path, rows: &Rows, what: &str) {
-    let ids = lake_ids(dir);
+    assert_ids(&lake_ids(dir), rows, what);
+}
+
+/// Every good row's id stands in the lake once.
+#[track_caller]
+pub fn assert_ids(ids: &[String], rows: &Rows, what: &str) {
     let distinct: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(
         ids.len(),

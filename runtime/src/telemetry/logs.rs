@@ -28,8 +28,19 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
         level: level.into(),
         source,
     };
-    EnvFilter::builder().parse(level).map_err(refused)
+    let mut filter = EnvFilter::builder().parse(level).map_err(refused)?;
+    // A user's own directive for it stands.
+    if !level.contains(QUIETED)
+        && let Ok(off) = format!("{QUIETED}=off").parse()
+    {
+        filter = filter.add_directive(off);
+    }
+    Ok(filter)
 }
+
+/// This module of rdkafka reports, at ERROR, that a consumer which was closed can't be closed again when it is dropped.
+/// Nobody needs to act on that.
+const QUIETED: &str = "rdkafka::consumer::base_consumer";
 
 /// Whether standard error takes colour: it is a terminal, and NO_COLOR is not set (<https://no-color.org>).
 pub(crate) fn colour() -> bool {

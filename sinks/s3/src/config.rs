@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runtime::config::Config;
+use runtime::config::{Config, SinkS3Config};
 use runtime::log::Log;
 use runtime::metrics::Metrics as EdgeMetrics;
 use schemas::Registry;
@@ -12,6 +12,25 @@ use crate::lake::{Credentials, Lake, Location};
 use crate::layout::Layout;
 use crate::metrics::Metrics;
 use crate::options::{FlushOptions, Options, TopicOptions};
+
+impl Location {
+    /// The lake that `[sink_s3]` names.
+    pub fn from_config(sink: &SinkS3Config) -> Self {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let credentials = (!sink.access_key_id.is_empty()).then(|| Credentials {
+            access_key_id: sink.access_key_id.clone(),
+            secret_access_key: sink.secret_access_key.clone(),
+            session_token: sink.session_token.clone(),
+        });
+        Self {
+            url: sink.url.clone(),
+            endpoint: given(&sink.endpoint),
+            region: given(&sink.region),
+            virtual_host_style: sink.endpoint.is_empty(),
+            credentials,
+        }
+    }
+}
 
 impl Options {
     /// A run as `[sink_s3]` and `[log]` say.
@@ -26,7 +45,6 @@ impl Options {
         edge_metrics: EdgeMetrics,
     ) -> Result<Self, SinkError> {
         let sink = &config.sink_s3;
-        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let topics = sink.topics.iter().map(|topic| {
             let time = sink
                 .partition_time_by_topic
@@ -42,18 +60,7 @@ impl Options {
             Ok(TopicOptions::new(topic, layout))
         });
         let topics = topics.collect::<Result<Vec<_>, SinkError>>()?;
-        let credentials = (!sink.access_key_id.is_empty()).then(|| Credentials {
-            access_key_id: sink.access_key_id.clone(),
-            secret_access_key: sink.secret_access_key.clone(),
-            session_token: sink.session_token.clone(),
-        });
-        let location = Location {
-            url: sink.url.clone(),
-            endpoint: given(&sink.endpoint),
-            region: given(&sink.region),
-            virtual_host_style: sink.endpoint.is_empty(),
-            credentials,
-        };
+        let location = Location::from_config(sink);
         let options = Self::new(
             log,
             registry,

@@ -15,7 +15,6 @@ mod commit;
 mod show;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::lifecycle::Phase;

@@ -77,6 +77,18 @@ impl Location {
             ..Self::default()
         }
     }
+
+    /// The store that it lies in, and the folder there: for those who read it.
+    ///
+    /// # Errors
+    /// [`LakeError::Address`] and [`LakeError::Folder`].
+    pub fn store(&self) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
+        if self.url.starts_with("s3://") {
+            s3::open(self)
+        } else {
+            folder::open(self)
+        }
+    }
 }
 
 /// An open lake. Clones share it.
@@ -97,8 +109,7 @@ impl OpenLake {
     pub fn open(lake: &Lake) -> Result<Self, LakeError> {
         let (store, prefix) = match lake {
             Lake::Store { store, prefix } => (store.clone(), prefix.clone()),
-            Lake::At(location) if location.url.starts_with("s3://") => s3::open(location)?,
-            Lake::At(location) => folder::open(location)?,
+            Lake::At(location) => location.store()?,
         };
         Ok(Self {
             store,
