@@ -17,8 +17,8 @@ pub mod wire;
 
 pub use project::{ProjectError, projected_schema};
 pub use registry::{
-    AddressError, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry,
-    RegistryError, SchemaId, value_subject,
+    AddressError, Admin, Credentials, EmbeddedRegistry, Evolved, HttpRegistry, HttpRegistryOptions,
+    Refused, Registry, RegistryError, SchemaId, can_replace, evolve, value_subject,
 };
 
 /// The shipped schemas, as they are registered.

@@ -55,6 +55,11 @@ impl<R: Registry> Cached<R> {
         }
     }
 
+    /// The registry itself, for questions whose answers are not remembered.
+    pub(crate) fn inner(&self) -> &R {
+        &self.inner
+    }
+
     /// Asks, unless the same question failed too short a time ago.
     fn ask<T>(
         &self,

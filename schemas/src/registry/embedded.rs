@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::compatibility::{self, Rule};
-use super::{Registry, RegistryError, SchemaId};
+use super::evolve::BACKWARD;
+use super::{Admin, Registry, RegistryError, SchemaId};
 use crate::avro;
 
 /// The file's format; another number is refused.
@@ -66,11 +67,6 @@ impl EmbeddedRegistry {
             file: Some(file.to_owned()),
             state: Mutex::new(state),
         })
-    }
-
-    /// All subjects, with the numbers of their versions, oldest first.
-    pub fn subjects(&self) -> BTreeMap<String, Vec<SchemaId>> {
-        self.lock().subjects.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,6 +128,32 @@ impl Registry for EmbeddedRegistry {
             .get(subject)
             .and_then(|versions| versions.last());
         Ok(last.and_then(|id| state.schema(*id).map(|schema| (*id, schema))))
+    }
+}
+
+/// Its one rule is BACKWARD.
+impl Admin for EmbeddedRegistry {
+    fn subjects(&self) -> Result<Vec<String>, RegistryError> {
+        Ok(self.lock().subjects.keys().cloned().collect())
+    }
+
+    fn versions(&self, subject: &str) -> Result<Vec<u32>, RegistryError> {
+        let count = self.lock().subjects.get(subject).map_or(0, Vec::len);
+        Ok((1..).take(count).collect())
+    }
+
+    fn compatibility(&self, _: &str) -> Result<String, RegistryError> {
+        Ok(BACKWARD.to_owned())
+    }
+
+    fn set_compatibility(&self, _: &str, level: &str) -> Result<(), RegistryError> {
+        if level == BACKWARD {
+            return Ok(());
+        }
+        Err(RegistryError::NotAllowed {
+            address: "in this process".to_owned(),
+            detail: format!("its one rule is {BACKWARD}, not {level}"),
+        })
     }
 }
 
@@ -254,7 +276,7 @@ mod tests {
             registry.register("t-value", "{}"),
             Err(RegistryError::Invalid { .. })
         ));
-        assert_eq!(registry.subjects()["t-value"], [1]);
+        assert_eq!(registry.lock().subjects["t-value"], [1]);
         assert!(matches!(
             registry.by_id(2),
             Err(RegistryError::Unknown { .. })
@@ -289,7 +311,7 @@ mod tests {
         let registry = EmbeddedRegistry::open(&file).unwrap();
         assert_eq!(registry.register("t-value", V2).unwrap(), 2);
         assert_eq!(
-            EmbeddedRegistry::open(&file).unwrap().subjects()["t-value"],
+            EmbeddedRegistry::open(&file).unwrap().lock().subjects["t-value"],
             [1, 2]
         );
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 mod cache;
 pub(crate) mod compatibility;
 mod embedded;
+mod evolve;
 mod http;
 
 pub use embedded::EmbeddedRegistry;
+pub use evolve::{Evolved, Refused, can_replace, evolve};
 pub use http::{AddressError, Credentials, HttpRegistry, HttpRegistryOptions};
 
 /// The subject under which a topic's values are registered (Confluent's TopicNameStrategy).
@@ -38,11 +40,40 @@ pub trait Registry: Send + Sync {
     fn latest(&self, subject: &str) -> Result<Option<(SchemaId, Arc<str>)>, RegistryError>;
 }
 
+/// What people ask a registry for, beside what records need.
+pub trait Admin: Registry {
+    /// All subjects, sorted.
+    ///
+    /// # Errors
+    /// The registry's.
+    fn subjects(&self) -> Result<Vec<String>, RegistryError>;
+
+    /// The numbers of a subject's versions, oldest first; none when the registry knows no such subject.
+    ///
+    /// # Errors
+    /// The registry's.
+    fn versions(&self, subject: &str) -> Result<Vec<u32>, RegistryError>;
+
+    /// The rule that new versions of a subject must keep, such as `BACKWARD`: its own, or else the registry's.
+    ///
+    /// # Errors
+    /// The registry's.
+    fn compatibility(&self, subject: &str) -> Result<String, RegistryError>;
+
+    /// Sets a subject's own rule.
+    ///
+    /// # Errors
+    /// The registry's.
+    fn set_compatibility(&self, subject: &str, level: &str) -> Result<(), RegistryError>;
+}
+
 /// What a registry can refuse, or fail at. Clones, because failures are cached too.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RegistryError {
     /// It can't be reached, or answers with a server's error; it may come back.
-    #[error("the schema registry at {address} can't be reached: {detail}")]
+    #[error(
+        "the schema registry at {address} can't be reached: {detail}; see that it runs, and that registry.url is its address, path included"
+    )]
     Unavailable {
         /// Its address, without credentials.
         address: String,

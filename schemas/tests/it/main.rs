@@ -6,4 +6,5 @@ mod encode;
 mod http;
 mod oracle;
 mod rate;
+mod real;
 mod record;
