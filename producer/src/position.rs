@@ -9,7 +9,7 @@ use schemas::record::{Codec, CodecError, Position};
 use crate::error::ProducerError;
 
 /// The compacted topic of positions, one key for each input set.
-pub const POSITIONS_TOPIC: &str = "headway.positions";
+pub use schemas::shipped::POSITIONS_TOPIC;
 
 /// Which file of its set a position goes on in.
 pub(crate) fn current_index(position: &Position) -> usize {

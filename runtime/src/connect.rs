@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use schemas::{
-    AddressError, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry,
-    RegistryError,
+    AddressError, Admin, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions,
+    Registry, RegistryError,
 };
 
 use crate::config::{LogConfig, LogKind, RegistryConfig, RegistryKind};
@@ -83,6 +83,16 @@ pub enum ConnectRegistryError {
 pub fn connect_registry(
     config: &RegistryConfig,
 ) -> Result<Arc<dyn Registry>, ConnectRegistryError> {
+    Ok(connect_registry_admin(config)?)
+}
+
+/// The same, for what people ask of a registry.
+///
+/// # Errors
+/// An address or a file that can't be used.
+pub fn connect_registry_admin(
+    config: &RegistryConfig,
+) -> Result<Arc<dyn Admin>, ConnectRegistryError> {
     match config.kind {
         RegistryKind::Embedded => Ok(Arc::new(EmbeddedRegistry::open(&config.file)?)),
         RegistryKind::Http => {

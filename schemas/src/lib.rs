@@ -29,8 +29,10 @@ pub mod shipped {
     pub const TRIP_STATISTICS: &str = include_str!("../trip_statistics.avsc");
     /// A row or record that could not be processed.
     pub const DEAD_LETTER: &str = include_str!("../dead_letter.avsc");
-    /// How far a set of input files has been sent.
+    /// How far a set of input files has been sent: what the producer writes beside the rows.
     pub const POSITION: &str = include_str!("../position.avsc");
+    /// The topic of [`POSITION`], shared by all input sets.
+    pub const POSITIONS_TOPIC: &str = "headway.positions";
     /// Rows that came after their window was closed.
     pub const LATE: &str = include_str!("../late.avsc");
 }

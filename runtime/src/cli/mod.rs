@@ -8,6 +8,7 @@
 mod flags;
 mod progress;
 mod service;
+mod table;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use crate::telemetry::colour;
 pub use flags::Flags;
 pub use progress::Progress;
 pub use service::{Service, configure};
+pub use table::table;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
