@@ -21,9 +21,9 @@ impl Progress {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(8));
             let template = if total.is_some() {
-                "{bar:24} {percent:>3}% {msg}"
+                "{bar:24} {percent:>3}% {wide_msg}"
             } else {
-                "{spinner} {msg}"
+                "{spinner} {wide_msg}"
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
