@@ -8,7 +8,7 @@ use anyhow::Context;
 use runtime::cli::{Exit, Usage};
 use runtime::config::{Config, SinkOpenSearchConfig};
 use runtime::connect::{connect_log, connect_registry};
-use sink_opensearch::{BulkOptions, BulkTarget, Credentials, SqliteTarget, Target};
+use sink_opensearch::{BulkOptions, BulkTarget, SqliteTarget, Target};
 
 use super::{Ledger, Subject};
 
@@ -139,12 +139,6 @@ fn documents(sink: &SinkOpenSearchConfig) -> anyhow::Result<Arc<dyn Target>> {
     if let Some(file) = sink.url.strip_prefix("sqlite:") {
         return Ok(Arc::new(SqliteTarget::open_to_read(file)?));
     }
-    let mut options = BulkOptions::new(&sink.url);
-    if !sink.username.is_empty() {
-        options.credentials = Some(Credentials::Basic {
-            user: sink.username.clone(),
-            password: sink.password.expose().to_owned(),
-        });
-    }
+    let options = BulkOptions::from_config(sink)?;
     Ok(Arc::new(BulkTarget::new(options)?))
 }

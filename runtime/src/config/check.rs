@@ -94,6 +94,10 @@ pub(super) fn between_keys(
         "sink_opensearch.bulk_bytes",
         config.sink_opensearch.bulk_bytes,
     );
+    at_least_one(
+        "sink_opensearch.request_timeout_ms",
+        config.sink_opensearch.request_timeout_ms.0,
+    );
     if !(config.producer.rate >= 0.0 && config.producer.rate.is_finite()) {
         let name = "producer.rate";
         problems.push(Problem::new(

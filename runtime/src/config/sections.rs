@@ -212,7 +212,7 @@ pub struct SinkS3Config {
 pub struct SinkOpenSearchConfig {
     /// The topics to write.
     pub topics: Vec<String>,
-    /// The file that says how each topic's records become documents; empty: none.
+    /// How each topic's records become documents: a file, or a shipped one's name; empty: none.
     pub documents: PathBuf,
     /// The consumer group.
     pub group: String,
@@ -222,6 +222,12 @@ pub struct SinkOpenSearchConfig {
     pub username: String,
     /// The password.
     pub password: Secret,
+    /// A file with certificates to trust; empty: the system's alone.
+    pub ca_file: PathBuf,
+    /// How long a start waits for a first answer.
+    pub connect_timeout_ms: Millis,
+    /// How long a request may take.
+    pub request_timeout_ms: Millis,
     /// Send a bulk request after this many bytes.
     pub bulk_bytes: u64,
     /// Send a bulk request after this time.

@@ -13,16 +13,18 @@ mod ledger;
 mod mapping;
 mod metrics;
 mod settings;
+mod start;
 mod target;
 mod worker;
 
 pub use document::{Document, IndexPattern, Layout, MAX_ID_BYTES, PatternError, Refusal};
 pub use ledger::{Counted, Ledger, LedgerError, ReadLedgerError, read_ledger};
-pub use mapping::{MappingError, index_template};
+pub use mapping::{MappingError, Template};
 pub use metrics::Metrics;
 pub use settings::{DocumentsFile, GeoPoint, SettingsError, TopicSettings};
+pub use start::{check_start, schema_of, wait_for};
 pub use target::{
-    BulkOptions, BulkTarget, Credentials, Outcome, Pacing, PacingOptions, Remedy, SqliteTarget,
-    StoredDocument, Target, TargetError,
+    BulkOptions, BulkTarget, Change, Credentials, Outcome, Pacing, PacingOptions, Remedy, Setup,
+    SqliteTarget, StoredDocument, Target, TargetError,
 };
 pub use worker::{Options, Progress, SinkError, Summary, run};

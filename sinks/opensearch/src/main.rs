@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use runtime::cli::{Command, Exit, Flags, Service, Usage, configure, finish};
-use runtime::config::{ConfigArgs, SinkOpenSearchConfig};
+use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
+use runtime::config::{Config, ConfigArgs, SinkOpenSearchConfig};
+use runtime::connect::connect_registry;
 use runtime::shutdown::on_signals;
 use sink_opensearch::{
-    BulkOptions, BulkTarget, Credentials, DocumentsFile, Options, SqliteTarget, Target,
-    TargetError, TopicSettings, run,
+    BulkOptions, BulkTarget, DocumentsFile, Options, SqliteTarget, Target, Template, TopicSettings,
+    check_start, run, schema_of, wait_for,
 };
 
 /// Topics of Avro records to documents in OpenSearch, or in a SQLite file.
+///
+/// OpenSearch needs `sink-opensearch setup` once, and again when a topic's schema gets new fields. User, password and
+/// certificates are settings without a flag (--print-config shows all): a password is best given in
+/// HEADWAY_SINK_OPENSEARCH_PASSWORD, or in a file that HEADWAY_SINK_OPENSEARCH_PASSWORD_FILE names.
 ///
 /// Exit codes: 0 done, 1 someone must act, 2 the command line or the configuration can't be used.
 #[derive(Parser)]
@@ -23,13 +28,13 @@ struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
     /// Where documents go: http://host:port, https://host:port, or sqlite:FILE
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     url: Option<String>,
     /// A topic to write; can be repeated
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", global = true)]
     topic: Vec<String>,
-    /// How topics become documents (TOML)
-    #[arg(long, value_name = "FILE")]
+    /// How topics become documents: a TOML file, or the shipped one, taxi
+    #[arg(long, value_name = "FILE", global = true)]
     documents: Option<String>,
     /// The consumer group
     #[arg(long, value_name = "GROUP")]
@@ -39,6 +44,25 @@ struct Cli {
     once: bool,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Put the topics' index templates into OpenSearch, and add to their indices what they lack
+    ///
+    /// The mappings are made from the schemas in the registry, and are strict: OpenSearch guesses nothing. What is as it
+    /// should be is left alone, so that it can be run any number of times. What a topic's documents are (ids, index
+    /// names, points, settings of the indices) stands in the documents file.
+    Setup {
+        /// Change nothing; exit with 1 if something would be changed
+        #[arg(long)]
+        check: bool,
+        /// Print the templates as JSON, without asking OpenSearch
+        #[arg(long, conflicts_with = "check")]
+        print: bool,
+    },
+    /// Print a shell's completion script
+    Completions(Completions),
 }
 
 impl Cli {
@@ -56,15 +80,28 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
-    let completions = Command::completions(&cli.command);
+    let completions = match &cli.command {
+        Some(Command::Completions(asked)) => Some(asked),
+        Some(Command::Setup { .. }) | None => None,
+    };
     let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
     };
+    match cli.command {
+        Some(Command::Setup { print: true, .. }) => print_templates(&config),
+        Some(Command::Setup { check, .. }) => setup(&config, !check),
+        Some(Command::Completions(_)) | None => write_documents(&config, cli.once),
+    }
+}
+
+fn write_documents(config: &Config, once: bool) -> anyhow::Result<Exit> {
     let sink = &config.sink_opensearch;
     let topics = topics(sink).map_err(Usage)?;
     let target = target(sink)?;
-    let service = Service::start(&config)?;
-    let (log, registry) = service.connect(&config)?;
+    let service = Service::start(config)?;
+    let (log, registry) = service.connect(config)?;
+    let patience = sink.connect_timeout_ms.duration();
+    check_start(&topics, &*registry, &*target, patience)?;
     let (metrics, edges) = (&service.metrics, service.edge_metrics.clone());
     let mut options = Options::new(log, registry, target, &sink.group, topics, metrics, edges)?;
     options.consumer = config.log.consumer_options(&sink.group, "sink-opensearch");
@@ -76,7 +113,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     options.flush_bytes = bulk_bytes;
     options.pacing.max_bulk_bytes = bulk_bytes;
     options.pacing.min_bulk_bytes = options.pacing.min_bulk_bytes.min(bulk_bytes);
-    if cli.once {
+    if once {
         options.lifecycle.drain();
     }
     let progress = Arc::clone(&options.progress);
@@ -100,13 +137,65 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Brings OpenSearch to what the topics' schemas ask for, if `apply`, and says what is changed.
+fn setup(config: &Config, apply: bool) -> anyhow::Result<Exit> {
+    let sink = &config.sink_opensearch;
+    if sink.url.starts_with("sqlite:") {
+        println!("a SQLite file needs no setup");
+        return Ok(Exit::Done);
+    }
+    let topics = topics(sink).map_err(Usage)?;
+    let target = BulkTarget::new(BulkOptions::from_config(sink)?)?;
+    let registry = connect_registry(&config.registry)?;
+    let patience = sink.connect_timeout_ms.duration();
+    wait_for(&target, patience)?;
+    let (mut changes, mut conflicts) = (0, 0);
+    for settings in &topics {
+        let schema = schema_of(settings, &*registry)?;
+        let done = target.setup(settings, &schema, apply)?;
+        for change in &done.changes {
+            println!("{change}");
+        }
+        for conflict in &done.conflicts {
+            eprintln!("conflict: {conflict}");
+        }
+        changes += done.changes.len();
+        conflicts += done.conflicts.len();
+    }
+    match (changes, apply) {
+        (0, _) if conflicts > 0 => {}
+        (0, _) => println!("nothing to change"),
+        (_, true) => {}
+        (_, false) => println!("not changed: run `sink-opensearch setup` without --check"),
+    }
+    Ok(match conflicts > 0 || (changes > 0 && !apply) {
+        true => Exit::Failed,
+        false => Exit::Done,
+    })
+}
+
+/// Prints what `setup` would put there, by name, for those who put it there by other means.
+fn print_templates(config: &Config) -> anyhow::Result<Exit> {
+    let registry = connect_registry(&config.registry)?;
+    let mut templates = serde_json::Map::new();
+    for settings in topics(&config.sink_opensearch).map_err(Usage)? {
+        let schema = schema_of(&settings, &*registry)?;
+        let template = Template::new(&settings, &schema)
+            .with_context(|| format!("topic {} can't have an index", settings.topic))?;
+        templates.insert(template.name, template.body);
+    }
+    println!("{}", serde_json::to_string_pretty(&templates)?);
+    Ok(Exit::Done)
+}
+
 /// The settings of the topics to write.
 fn topics(sink: &SinkOpenSearchConfig) -> anyhow::Result<Vec<TopicSettings>> {
-    let file = match sink.documents.as_os_str().is_empty() {
-        true => DocumentsFile::default(),
-        false => read(&sink.documents).with_context(|| {
+    let file = match sink.documents.to_str() {
+        Some("") => DocumentsFile::default(),
+        Some("taxi") => toml::from_str(DocumentsFile::TAXI)?,
+        _ => read(&sink.documents).with_context(|| {
             format!(
-                "sink_opensearch.documents: the file {} can't be used",
+                "sink_opensearch.documents: the file {} can't be used (shipped is: taxi)",
                 sink.documents.display()
             )
         })?,
@@ -118,16 +207,9 @@ fn read(path: &Path) -> anyhow::Result<DocumentsFile> {
     Ok(toml::from_str(&std::fs::read_to_string(path)?)?)
 }
 
-fn target(sink: &SinkOpenSearchConfig) -> Result<Arc<dyn Target>, TargetError> {
-    if let Some(file) = sink.url.strip_prefix("sqlite:") {
-        return Ok(Arc::new(SqliteTarget::open(file)?));
-    }
-    let mut options = BulkOptions::new(&sink.url);
-    if !sink.username.is_empty() {
-        options.credentials = Some(Credentials::Basic {
-            user: sink.username.clone(),
-            password: sink.password.expose().to_owned(),
-        });
-    }
-    Ok(Arc::new(BulkTarget::new(options)?))
+fn target(sink: &SinkOpenSearchConfig) -> anyhow::Result<Arc<dyn Target>> {
+    Ok(match sink.url.strip_prefix("sqlite:") {
+        Some(file) => Arc::new(SqliteTarget::open(file)?),
+        None => Arc::new(BulkTarget::new(BulkOptions::from_config(sink)?)?),
+    })
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::document::index_pattern;
+use crate::document::{IndexPattern, index_pattern};
 use crate::settings::{SettingsError, TopicSettings};
 
 /// Dates as documents have them: RFC 3339, or without a zone.
@@ -49,40 +49,68 @@ pub enum MappingError {
     Settings(#[from] SettingsError),
 }
 
-/// The body of an index template (`PUT _index_template/…`) for a topic with this Avro schema.
-///
-/// # Errors
-/// When the schema can't be read, or has a type that documents can't hold.
-pub fn index_template(settings: &TopicSettings, avro_schema: &str) -> Result<Value, MappingError> {
-    let schema: Value =
-        serde_json::from_str(avro_schema).map_err(|error| MappingError::Schema {
-            detail: format!("it is no JSON: {error}"),
-        })?;
-    let mut properties = Walker::default().properties(&schema, "")?;
-    for point in &settings.geo_points {
-        if properties
-            .insert(point.name.clone(), json!({"type": "geo_point"}))
-            .is_some()
-        {
-            return Err(SettingsError::NameTaken {
-                topic: settings.topic.clone(),
-                name: point.name.clone(),
+/// The index template of a topic.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The topic.
+    pub topic: String,
+    /// Its name: `headway-` and the topic.
+    pub name: String,
+    /// The names of the indices that it is for.
+    pub pattern: IndexPattern,
+    /// What is put under the name (`PUT _index_template/…`).
+    pub body: Value,
+}
+
+impl Template {
+    /// The template for a topic with this Avro schema.
+    ///
+    /// # Errors
+    /// When the schema can't be read, or has a type that documents can't hold.
+    pub fn new(settings: &TopicSettings, avro_schema: &str) -> Result<Self, MappingError> {
+        let schema: Value =
+            serde_json::from_str(avro_schema).map_err(|error| MappingError::Schema {
+                detail: format!("it is no JSON: {error}"),
+            })?;
+        let mut properties = Walker::default().properties(&schema, "")?;
+        for point in &settings.geo_points {
+            if properties
+                .insert(point.name.clone(), json!({"type": "geo_point"}))
+                .is_some()
+            {
+                return Err(SettingsError::NameTaken {
+                    topic: settings.topic.clone(),
+                    name: point.name.clone(),
+                }
+                .into());
             }
-            .into());
         }
-    }
-    let record = schema.get("name").cloned().unwrap_or_default();
-    Ok(json!({
-        "index_patterns": [index_pattern(settings)?.wildcard()],
-        "priority": 200,
-        "template": {
-            "mappings": {
-                "dynamic": "strict",
-                "_meta": {"topic": settings.topic, "record": record},
-                "properties": properties,
+        let record = schema.get("name").cloned().unwrap_or_default();
+        let pattern = index_pattern(settings)?;
+        let body = json!({
+            "index_patterns": [pattern.wildcard()],
+            "priority": 200,
+            "template": {
+                "settings": settings.index_settings,
+                "mappings": {
+                    "dynamic": "strict",
+                    "_meta": {"topic": settings.topic, "record": record},
+                    "properties": properties,
+                },
             },
-        },
-    }))
+        });
+        Ok(Self {
+            topic: settings.topic.clone(),
+            name: format!("headway-{}", settings.topic.to_lowercase()),
+            pattern,
+            body,
+        })
+    }
+
+    /// The mapping that its indices get.
+    pub fn mappings(&self) -> &Value {
+        &self.body["template"]["mappings"]
+    }
 }
 
 /// Walks a schema, remembering named types: a later field may refer to them by name.
@@ -249,13 +277,14 @@ mod tests {
             .keyed_by(&["window_start", "vendor_id"])
             .timed_by("window_start")
             .with_point("pickup_location", "pickup_latitude", "pickup_longitude");
-        let template = index_template(&settings, schemas::shipped::TRIP_STATISTICS).unwrap();
+        let template = Template::new(&settings, schemas::shipped::TRIP_STATISTICS).unwrap();
+        assert_eq!(template.name, "headway-trip_statistics");
         let date = json!({"type": "date", "format": "strict_date_optional_time"});
         let (long, double) = (json!({"type": "long"}), json!({"type": "double"}));
         let expected = json!({
             "index_patterns": ["trip_statistics-*"],
             "priority": 200,
-            "template": {"mappings": {
+            "template": {"settings": {"auto_expand_replicas": "0-1"}, "mappings": {
                 "dynamic": "strict",
                 "_meta": {"topic": "trip_statistics", "record": "TripStatistics"},
                 "properties": {
@@ -267,13 +296,13 @@ mod tests {
                 },
             }},
         });
-        assert_eq!(template, expected);
+        assert_eq!(template.body, expected);
     }
 
     fn properties(fields: Value) -> Result<Value, MappingError> {
         let schema = json!({"type": "record", "name": "a.R", "fields": fields});
-        let template = index_template(&TopicSettings::new("t"), &schema.to_string())?;
-        Ok(template["template"]["mappings"]["properties"].clone())
+        let template = Template::new(&TopicSettings::new("t"), &schema.to_string())?;
+        Ok(template.mappings()["properties"].clone())
     }
 
     #[test]
@@ -364,7 +393,7 @@ mod tests {
         }
         for text in ["", "\"string\"", "{\"type\":\"enum\"}"] {
             assert!(matches!(
-                index_template(&TopicSettings::new("t"), text),
+                Template::new(&TopicSettings::new("t"), text),
                 Err(MappingError::Schema { .. })
             ));
         }

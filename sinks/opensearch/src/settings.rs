@@ -2,6 +2,7 @@
 
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::document::{PatternError, index_pattern};
 
@@ -32,6 +33,14 @@ pub struct TopicSettings {
     /// Fields put together into points that maps can show.
     #[serde(default)]
     pub geo_points: Vec<GeoPoint>,
+    /// Settings of the indices under OpenSearch's names, such as `number_of_shards`. Where none are given: a copy on a
+    /// second node, if there is one.
+    #[serde(default = "index_settings")]
+    pub index_settings: Map<String, Value>,
+}
+
+fn index_settings() -> Map<String, Value> {
+    Map::from_iter([("auto_expand_replicas".to_owned(), "0-1".into())])
 }
 
 fn utc() -> Tz {
@@ -79,6 +88,7 @@ impl TopicSettings {
             index: None,
             zone: Tz::UTC,
             geo_points: Vec::new(),
+            index_settings: index_settings(),
         }
     }
 
@@ -124,6 +134,9 @@ pub struct DocumentsFile {
 }
 
 impl DocumentsFile {
+    /// The file for the taxi pipeline, as it is shipped.
+    pub const TAXI: &str = include_str!("../documents/taxi.toml");
+
     /// The settings of a topic; those of a topic that the file does not name make each record a document of its own.
     pub fn settings(&self, topic: &str) -> TopicSettings {
         let named = self.topic.iter().find(|settings| settings.topic == topic);
@@ -222,7 +235,9 @@ pub enum SettingsError {
         pattern: String,
     },
     /// A topic named twice, or none at all.
-    #[error("name each topic once, and at least one")]
+    #[error(
+        "name each topic once, and at least one (sink_opensearch.topics); names that differ only in case count as one"
+    )]
     Topics,
 }
 
@@ -247,7 +262,8 @@ pub(crate) fn check(topics: &[TopicSettings]) -> Result<(), SettingsError> {
         .collect::<Result<Vec<_>, _>>()?;
     for (at, first) in topics.iter().enumerate() {
         for (second, pattern) in topics.iter().zip(&patterns).skip(at + 1) {
-            if first.topic == second.topic {
+            // template names do not tell them apart
+            if first.topic.to_lowercase() == second.topic.to_lowercase() {
                 return Err(SettingsError::Topics);
             }
             if patterns[at].overlaps(pattern) {
@@ -303,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_fits_the_shipped_schemas() {
-        let file: DocumentsFile = toml::from_str(include_str!("../documents/taxi.toml")).unwrap();
+        let file: DocumentsFile = toml::from_str(DocumentsFile::TAXI).unwrap();
         let registry = std::sync::Arc::new(schemas::EmbeddedRegistry::in_memory());
         let topics = [
             ("trip_statistics", schemas::shipped::TRIP_STATISTICS),
@@ -314,7 +330,7 @@ mod tests {
             assert!(settings.time.is_some(), "{topic} is in the file");
             let decoder = schemas::decode::BatchDecoder::new(registry.clone(), schema).unwrap();
             crate::Layout::new(&settings, &decoder.schema()).unwrap();
-            crate::index_template(&settings, schema).unwrap();
+            crate::Template::new(&settings, schema).unwrap();
         }
         assert_eq!(file.settings("other"), TopicSettings::new("other"));
         check(&topics.map(|(topic, _)| file.settings(topic))).unwrap();

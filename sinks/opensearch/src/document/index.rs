@@ -137,6 +137,26 @@ impl IndexPattern {
         format!("{}{star}{}", self.before, self.after)
     }
 
+    /// Whether a name is one that this pattern makes.
+    pub fn matches(&self, name: &str) -> bool {
+        let date = name
+            .strip_prefix(self.before.as_str())
+            .and_then(|rest| rest.strip_suffix(self.after.as_str()));
+        let form: &[u8] = match self.date {
+            None => b"",
+            Some(Grain::Year) => b"0000",
+            Some(Grain::Month) => b"0000.00",
+            Some(Grain::Day) => b"0000.00.00",
+        };
+        date.is_some_and(|date| {
+            date.len() == form.len()
+                && date.bytes().zip(form).all(|(byte, form)| match form {
+                    b'0' => byte.is_ascii_digit(),
+                    form => byte == *form,
+                })
+        })
+    }
+
     /// Whether a name of this pattern could match the other's wildcard, so that the two could not be told apart.
     pub fn overlaps(&self, other: &Self) -> bool {
         let mixes = |a: &Self, b: &Self| {
@@ -295,6 +315,33 @@ mod tests {
             "2016.03.09.trip_statistics"
         );
         assert_eq!(name("{topic}", Tz::UTC, time), "trip_statistics");
+    }
+
+    #[test]
+    fn a_pattern_knows_the_names_that_it_makes() {
+        let matches = |pattern: &str, name: &str| {
+            IndexPattern::parse(pattern, "t", Tz::UTC)
+                .unwrap()
+                .matches(name)
+        };
+        for (pattern, name) in [
+            ("{topic}-{yyyy.MM}", "t-2016.01"),
+            ("{topic}", "t"),
+            ("{yyyy}-x", "2016-x"),
+            ("x-{yyyy.MM.dd}.y", "x-2016.02.29.y"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("{topic}-{yyyy.MM}", "t-2016"),
+            ("{topic}-{yyyy.MM}", "t-2016.01.02"),
+            ("{topic}-{yyyy.MM}", "t-late-2016.01"),
+            ("{topic}-{yyyy.MM}", "t-2016-01"),
+            ("{topic}", "t-2016"),
+            ("{yyyy}-x", "-x"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
     }
 
     #[test]

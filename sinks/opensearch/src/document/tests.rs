@@ -6,8 +6,10 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray,
     TimestampMicrosecondArray, TimestampMillisecondArray,
 };
-use arrow::datatypes::{Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
+use runtime::log::{Offset, TopicPartition};
 use serde_json::{Value, json};
 
 use super::*;

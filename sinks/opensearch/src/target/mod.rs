@@ -8,11 +8,13 @@ mod sqlite;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use bulk::{BulkOptions, BulkTarget, Credentials};
+pub use bulk::{BulkOptions, BulkTarget, Change, Credentials, Setup};
 pub use pacing::{Pacing, PacingOptions};
 pub use sqlite::{SqliteTarget, StoredDocument};
 
 use crate::document::Document;
+use crate::mapping::MappingError;
+use crate::settings::TopicSettings;
 
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +90,7 @@ pub enum TargetError {
         detail: String,
     },
     /// It refuses this client.
-    #[error(
-        "{target} refuses this client ({status}): {detail}; check the user, password or certificate, and that its role may create indices and write to them"
-    )]
+    #[error("{target} refuses this client (HTTP {status}: {detail}); {}", advice(*.status))]
     NotAllowed {
         /// Its address.
         target: String,
@@ -106,6 +106,15 @@ pub enum TargetError {
         target: String,
         /// What is wrong, and what to do.
         detail: String,
+    },
+    /// No index can be made for the records of a topic.
+    #[error("topic {topic} can't have an index")]
+    Mapping {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: MappingError,
     },
     /// The document file can't be used.
     #[error("the document file {path} can't be used: {detail}")]
@@ -124,13 +133,44 @@ impl TargetError {
             Self::Unreachable { .. } => Remedy::Wait,
             Self::Overloaded { .. } => Remedy::Ease,
             Self::TooLarge { .. } | Self::Malformed { .. } => Remedy::Split,
-            Self::NotAllowed { .. } | Self::Unusable { .. } | Self::Storage { .. } => Remedy::Stop,
+            Self::NotAllowed { .. }
+            | Self::Unusable { .. }
+            | Self::Mapping { .. }
+            | Self::Storage { .. } => Remedy::Stop,
+        }
+    }
+}
+
+/// What to do about a refusal.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => {
+            "check the user and the password (sink_opensearch.username, sink_opensearch.password)"
+        }
+        _ => {
+            "give the user a role that may read index templates, make the topic's indices, read their mappings and write to them (and, for setup, put index templates)"
         }
     }
 }
 
 /// A place for documents. Calls block the calling thread up to a deadline.
 pub trait Target: Send + Sync {
+    /// Whether it answers at all.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn reach(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    /// Whether documents of a topic with this Avro schema can go there; called before the first of them.
+    ///
+    /// # Errors
+    /// When it is not set up for them, or as [`write`](Self::write).
+    fn prepare(&self, _settings: &TopicSettings, _schema: &str) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     /// Stores documents, each only if no version as high is there; says for each, in order, what became of it.
     ///
     /// # Errors
@@ -195,6 +235,13 @@ mod tests {
                 TargetError::Unusable {
                     target: target(),
                     detail: detail(),
+                },
+                Remedy::Stop,
+            ),
+            (
+                TargetError::Mapping {
+                    topic: target(),
+                    source: MappingError::Schema { detail: detail() },
                 },
                 Remedy::Stop,
             ),

@@ -10,6 +10,7 @@ use super::SinkError;
 use super::letters::Letter;
 use crate::document::{Document, Layout};
 use crate::settings::TopicSettings;
+use crate::target::{Remedy, Target, TargetError};
 
 /// What became of one batch of records.
 pub(super) struct Decoded {
@@ -21,10 +22,19 @@ pub(super) struct Decoded {
 
 /// Why a batch was not decoded.
 pub(super) enum Undecoded {
-    /// The registry can't be reached: the same batch again, later.
-    Later(RegistryError),
+    /// The registry or the target can't be reached: the same batch again, later.
+    Later(Unavailable),
     /// Someone must act.
     Failed(SinkError),
+}
+
+/// Who can't be reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unavailable {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
 }
 
 pub(super) struct Topic {
@@ -53,12 +63,13 @@ impl Topic {
     pub fn decode(
         &mut self,
         registry: &Arc<dyn Registry>,
+        target: &dyn Target,
         batch: &Batch,
     ) -> Result<Decoded, Undecoded> {
         let topic = self.settings.topic.clone();
         let (decoder, layout) = match &mut self.reader {
             Some(reader) => reader,
-            none => none.insert(open(&self.settings, registry)?),
+            none => none.insert(open(&self.settings, registry, target)?),
         };
         let failed = |source| {
             Undecoded::Failed(SinkError::Decoder {
@@ -137,6 +148,7 @@ impl Topic {
 fn open(
     settings: &TopicSettings,
     registry: &Arc<dyn Registry>,
+    target: &dyn Target,
 ) -> Result<(BatchDecoder, Layout), Undecoded> {
     let topic = || settings.topic.clone();
     let subject = value_subject(&settings.topic);
@@ -146,6 +158,12 @@ fn open(
             subject,
         }));
     };
+    target
+        .prepare(settings, &schema)
+        .map_err(|error| match error.remedy() {
+            Remedy::Wait | Remedy::Ease => Undecoded::Later(error.into()),
+            Remedy::Split | Remedy::Stop => Undecoded::Failed(SinkError::Target(error)),
+        })?;
     let decoder = BatchDecoder::new(Arc::clone(registry), &schema).map_err(|source| {
         Undecoded::Failed(SinkError::Decoder {
             topic: topic(),
@@ -165,7 +183,7 @@ fn open(
 /// Whether the registry may come back.
 fn unavailable(error: RegistryError) -> Undecoded {
     match error {
-        RegistryError::Unavailable { .. } => Undecoded::Later(error),
+        RegistryError::Unavailable { .. } => Undecoded::Later(error.into()),
         RegistryError::Unknown { .. }
         | RegistryError::Incompatible { .. }
         | RegistryError::Invalid { .. }

@@ -9,7 +9,7 @@ use sink_opensearch::{
 };
 
 use crate::server::{Bulk, Operation, Reply, Server};
-use crate::support::{TOPIC, World};
+use crate::support::{SCHEMA, TOPIC, World, settings};
 
 fn target(server: &Server) -> Arc<BulkTarget> {
     let mut options = BulkOptions::new(server.url());
@@ -41,7 +41,9 @@ fn sink(
     let folder = tempfile::tempdir().unwrap();
     let mut world = World::new(folder.path());
     world.write(records, bad);
-    let mut options = world.options(world.log.clone(), target(server));
+    let target = target(server);
+    target.setup(&settings(), SCHEMA, true).unwrap();
+    let mut options = world.options(world.log.clone(), target);
     options.lifecycle.drain();
     change(&mut options);
     run(options).unwrap();
@@ -264,13 +266,16 @@ fn a_client_without_permission_stops_and_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::new(folder.path());
         world.write(20, false);
-        let options = world.options(world.log.clone(), target(&server));
+        let target = target(&server);
+        target.setup(&settings(), SCHEMA, true).unwrap();
+        let options = world.options(world.log.clone(), target);
         options.lifecycle.drain();
         let error = run(options).unwrap_err();
         let SinkError::Target(cause) = &error else {
             panic!("{error:?}")
         };
-        assert!(cause.to_string().contains("check the user"), "{cause}");
+        let advice = ["check the user", "give the user a role"][usize::from(status == 403)];
+        assert!(cause.to_string().contains(advice), "{cause}");
         assert!(cause.to_string().contains(&status.to_string()), "{cause}");
         let ledgers =
             sink_opensearch::read_ledger(&*world.log, crate::support::GROUP, &[TOPIC]).unwrap();

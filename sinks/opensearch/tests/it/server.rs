@@ -49,6 +49,9 @@ struct Shared {
     script: Box<Script>,
     bulks: Mutex<Vec<Bulk>>,
     documents: Mutex<BTreeMap<(String, String), Operation>>,
+    /// Templates by name, and the mappings of the indices made from them.
+    templates: Mutex<BTreeMap<String, Value>>,
+    indices: Mutex<BTreeMap<String, Value>>,
     closed: AtomicBool,
 }
 
@@ -65,6 +68,8 @@ impl Server {
             script: Box::new(script),
             bulks: Mutex::default(),
             documents: Mutex::default(),
+            templates: Mutex::default(),
+            indices: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -160,7 +165,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
                 .to_string(),
         )
     } else {
-        (404, String::new())
+        shared.manage(&request, &body)
     };
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
@@ -223,6 +228,42 @@ fn bulk(shared: &Shared, body: &[u8], authorization: Option<String>) -> Option<(
 }
 
 impl Shared {
+    /// Templates and indices.
+    fn manage(&self, request: &str, body: &[u8]) -> (u16, String) {
+        let mut words = request.split_whitespace();
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let done = || (200, json!({"acknowledged": true}).to_string());
+        let mut templates = self.templates.lock().unwrap();
+        let mut indices = self.indices.lock().unwrap();
+        match (method, &parts[..]) {
+            ("PUT", ["_index_template", name]) => {
+                templates.insert((*name).to_owned(), serde_json::from_slice(body).unwrap());
+                done()
+            }
+            ("GET", ["_index_template", name]) => match templates.get(*name) {
+                Some(body) => {
+                    let found = json!({"name": name, "index_template": body});
+                    (200, json!({"index_templates": [found]}).to_string())
+                }
+                None => (404, String::new()),
+            },
+            ("GET", [index, "_mapping"]) => match indices.get(*index) {
+                Some(mappings) => (200, json!({*index: {"mappings": mappings}}).to_string()),
+                None => (404, String::new()),
+            },
+            ("PUT", [index]) => {
+                let template = templates.values().next().unwrap();
+                indices.insert(
+                    (*index).to_owned(),
+                    template["template"]["mappings"].clone(),
+                );
+                done()
+            }
+            _ => (404, String::new()),
+        }
+    }
+
     fn store(&self, operation: &Operation) -> (u16, &'static str) {
         let mut documents = self.documents.lock().unwrap();
         let key = (operation.index.clone(), operation.id.clone());

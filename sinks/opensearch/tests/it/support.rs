@@ -27,7 +27,7 @@ pub const PARTITIONS: i32 = 2;
 const LAST_HOUR_OF_JANUARY: i64 = 1_454_281_200_000;
 const HOUR: i64 = 3_600_000;
 
-const SCHEMA: &str = r#"{"type": "record", "name": "Statistics", "fields": [
+pub const SCHEMA: &str = r#"{"type": "record", "name": "Statistics", "fields": [
     {"name": "window_start", "type": {"type": "long", "logicalType": "timestamp-millis"}},
     {"name": "vendor_id", "type": "int"},
     {"name": "mean", "type": "double"},

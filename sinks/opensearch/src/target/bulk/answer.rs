@@ -1,6 +1,9 @@
 //! What OpenSearch answers, as far as the sink reads it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Deserialize)]
 pub(super) struct BulkResponse {
@@ -99,4 +102,39 @@ pub(super) struct Count {
 #[derive(Deserialize)]
 pub(super) struct Shards {
     pub(super) failed: u64,
+}
+
+/// What a server says of itself.
+#[derive(Deserialize)]
+pub(super) struct About {
+    pub(super) version: Version,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Version {
+    pub(super) number: String,
+}
+
+/// An answer of which only the success counts.
+#[derive(Deserialize)]
+pub(super) struct Ignored {}
+
+/// The index templates of one name.
+#[derive(Deserialize)]
+pub(super) struct Templates {
+    pub(super) index_templates: Vec<NamedTemplate>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct NamedTemplate {
+    pub(super) index_template: Value,
+}
+
+/// The mappings of indices, by index.
+pub(super) type Mappings = BTreeMap<String, IndexMapping>;
+
+#[derive(Deserialize)]
+pub(super) struct IndexMapping {
+    #[serde(default)]
+    pub(super) mappings: Value,
 }

@@ -288,7 +288,7 @@ impl<'a> Session<'a> {
         let Some(held) = self.held.get_mut(&batch.partition) else {
             return Ok(());
         };
-        let decoded = match topic.decode(&self.options.registry, &batch) {
+        let decoded = match topic.decode(&self.options.registry, &*self.options.target, &batch) {
             Ok(decoded) => decoded,
             Err(Undecoded::Later(error)) => {
                 self.stalled = Some(batch);

@@ -12,6 +12,9 @@
 //!
 //! Null fields of a record are left out: to OpenSearch, a missing field and a null are the same.
 
+mod text;
+mod types;
+
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray,
     ListArray, MapArray, StringArray, StringViewArray,
@@ -23,10 +26,13 @@ use arrow::datatypes::{
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use base64::Engine;
-use chrono::Datelike;
-use serde::Serialize;
 
 use super::Refusal;
+use text::{hex, write_date, write_time};
+use types::is_uuid;
+
+pub(crate) use text::{member_name, put, separate};
+pub(crate) use types::{can_be_key, supported};
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -71,67 +77,6 @@ enum Values<'a> {
         keys: Box<Cells<'a>>,
         items: Box<Cells<'a>>,
     },
-}
-
-/// Whether documents can hold values of this field; the name of a nested field that they can't.
-pub(crate) fn supported(field: &Field) -> Result<(), String> {
-    let refuse = || Err(format!("{} ({})", field.name(), field.data_type()));
-    match field.data_type() {
-        DataType::Boolean
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Float32
-        | DataType::Float64
-        | DataType::Utf8
-        | DataType::Utf8View
-        | DataType::Binary
-        | DataType::FixedSizeBinary(_)
-        | DataType::Decimal128(_, _)
-        | DataType::Date32
-        | DataType::Time32(TimeUnit::Millisecond)
-        | DataType::Time64(TimeUnit::Microsecond)
-        | DataType::Timestamp(_, _) => Ok(()),
-        DataType::Dictionary(key, value)
-            if **key == DataType::Int32 && **value == DataType::Utf8 =>
-        {
-            Ok(())
-        }
-        DataType::Struct(fields) => fields.iter().try_for_each(|field| supported(field)),
-        DataType::List(item) => supported(item),
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields)
-                if matches!(fields[0].data_type(), DataType::Utf8 | DataType::Utf8View) =>
-            {
-                supported(&fields[1])
-            }
-            _ => refuse(),
-        },
-        _ => refuse(),
-    }
-}
-
-/// Whether a field's values can be part of an id: those with one exact text each.
-pub(crate) fn can_be_key(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Boolean
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Utf8
-        | DataType::Utf8View
-        | DataType::Date32
-        | DataType::Dictionary(_, _)
-        | DataType::Timestamp(_, _) => true,
-        DataType::FixedSizeBinary(_) => is_uuid(field),
-        _ => false,
-    }
-}
-
-fn is_uuid(field: &Field) -> bool {
-    *field.data_type() == DataType::FixedSizeBinary(16)
-        && field
-            .metadata()
-            .get("logicalType")
-            .is_some_and(|logical| logical == "uuid")
 }
 
 impl<'a> Cells<'a> {
@@ -390,71 +335,9 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// `"name":`, escaped.
-pub(crate) fn member_name(name: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len() + 3);
-    put(&mut out, name);
-    out.push(b':');
-    out
-}
-
-pub(crate) fn separate(first: &mut bool, out: &mut Vec<u8>) {
-    if !*first {
-        out.push(b',');
-    }
-    *first = false;
-}
-
-/// Writes a number, boolean or text as JSON.
-pub(crate) fn put<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    // numbers, booleans and text always have a JSON, and a Vec takes every write
-    #[allow(clippy::expect_used)]
-    serde_json::to_writer(out, value).expect("a scalar has a JSON text");
-}
-
 /// The place of a row's symbol in its dictionary. Arrow's dictionary arrays check that keys lie inside.
 fn symbol(keys: &[i32], row: usize) -> usize {
     keys[row] as usize
-}
-
-fn hex(nibble: u8) -> u8 {
-    b"0123456789abcdef"[usize::from(nibble)]
-}
-
-/// `2016-01-01`; `None` without a year of four digits.
-fn write_date(days: i64, out: &mut Vec<u8>) -> Option<()> {
-    let date = chrono::NaiveDate::from_num_days_from_ce_opt(
-        i32::try_from(days).ok()?.checked_add(719_163)?,
-    )?;
-    let year = u32::try_from(date.year())
-        .ok()
-        .filter(|year| (1..=9999).contains(year))?;
-    digits(i64::from(year), 4, out);
-    out.push(b'-');
-    digits(i64::from(date.month()), 2, out);
-    out.push(b'-');
-    digits(i64::from(date.day()), 2, out);
-    Some(())
-}
-
-/// `10:00:00.000`
-fn write_time(of_day: i64, per_second: i64, fraction_digits: u32, out: &mut Vec<u8>) {
-    let seconds = of_day.div_euclid(per_second);
-    digits(seconds / 3_600, 2, out);
-    out.push(b':');
-    digits(seconds / 60 % 60, 2, out);
-    out.push(b':');
-    digits(seconds % 60, 2, out);
-    if fraction_digits > 0 {
-        out.push(b'.');
-        digits(of_day.rem_euclid(per_second), fraction_digits, out);
-    }
-}
-
-fn digits(value: i64, width: u32, out: &mut Vec<u8>) {
-    for place in (0..width).rev() {
-        out.push(b'0' + (value / 10_i64.pow(place) % 10).unsigned_abs() as u8);
-    }
 }
 
 fn not_finite(column: &str, value: f64) -> Refusal {
