@@ -114,7 +114,7 @@ pub enum TargetError {
         topic: String,
         /// Why.
         #[source]
-        source: MappingError,
+        source: Box<MappingError>,
     },
     /// The document file can't be used.
     #[error("the document file {path} can't be used: {detail}")]
@@ -241,7 +241,7 @@ mod tests {
             (
                 TargetError::Mapping {
                     topic: target(),
-                    source: MappingError::Schema { detail: detail() },
+                    source: Box::new(MappingError::Schema { detail: detail() }),
                 },
                 Remedy::Stop,
             ),

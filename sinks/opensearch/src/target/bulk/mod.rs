@@ -196,7 +196,7 @@ impl Target for BulkTarget {
 fn template(settings: &TopicSettings, schema: &str) -> Result<Template, TargetError> {
     Template::new(settings, schema).map_err(|source| TargetError::Mapping {
         topic: settings.topic.clone(),
-        source,
+        source: Box::new(source),
     })
 }
 
