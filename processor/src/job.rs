@@ -7,11 +7,12 @@ use arrow::datatypes::SchemaRef;
 use engine::partial::fingerprint_hash;
 use engine::plan::{Query, Settings};
 use engine::sql::JobError;
-use runtime::log::{Log, TopicSpec};
+use runtime::log::Log;
+use runtime::topics::{Durability, Use, check};
 use schemas::decode::BatchDecoder;
 use schemas::{Registry, RegistryError, SchemaId};
 
-use crate::topics::{self, TopicError};
+use crate::topics::{self, QueryTopics, TopicError};
 
 /// What a job is made from.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub struct JobOptions {
     pub shards: u32,
     /// The secret that masked coordinates are moved by.
     pub mask_salt: Vec<u8>,
-    /// The replication of the topics that the job creates; −1: the broker's default.
-    pub replication: i32,
+    /// How many brokers must have what is written: topics are created so, and refused with less.
+    pub durability: Durability,
 }
 
 /// A job, planned.
@@ -161,6 +162,7 @@ impl Job {
                 .extend(plan.input.fields().iter().map(|field| field.name().clone()));
             if !sources.contains_key(&topic) {
                 let found = topics::existing_source(log, &topic)?;
+                check(&found, Use::Records, options.durability).map_err(TopicError::from)?;
                 sources.insert(
                     topic.clone(),
                     SourceTopic {
@@ -219,17 +221,22 @@ impl JobQuery {
         plan: Query,
     ) -> Result<Self, JobLoadError> {
         let app = &options.application_id;
-        let partials = topics::partials_spec(app, &plan.name, options.shards, options.replication);
-        topics::ensure_partials(log, &partials, options.shards)?;
-        let late_topic = topics::late(app, &plan.name);
         let source = topics::existing_source(log, &plan.source.topic)?;
-        for (name, partitions) in [
-            (late_topic.as_str(), 1),
-            (plan.sink.topic.as_str(), source.partitions),
-        ] {
-            let mut spec = TopicSpec::new(name, partitions);
-            spec.replication = options.replication;
-            topics::ensure(log, &spec)?;
+        let QueryTopics {
+            partials,
+            late,
+            output,
+        } = QueryTopics::new(
+            app,
+            &plan.name,
+            &plan.sink.topic,
+            options.shards,
+            source.partitions,
+        );
+        let partials = partials.durable(options.durability);
+        topics::ensure_partials(log, &partials, options.durability)?;
+        for wanted in [&late, &output] {
+            topics::ensure(log, &wanted.clone().durable(options.durability).spec)?;
         }
         let (output_schema_id, output_schema) = output_schema(registry.as_ref(), &plan)?;
         Ok(Self {
@@ -237,8 +244,8 @@ impl JobQuery {
                 "{}\nshards {}",
                 plan.fingerprint, options.shards
             )),
-            partials_topic: partials.name,
-            late_topic,
+            partials_topic: partials.spec.name,
+            late_topic: late.spec.name,
             output_schema,
             output_schema_id,
             plan: Arc::new(plan),

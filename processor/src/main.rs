@@ -15,6 +15,7 @@ use runtime::clock::SystemClock;
 use runtime::config::ConfigArgs;
 use runtime::lifecycle::Lifecycle;
 use runtime::shutdown::on_signals;
+use runtime::topics::Durability;
 
 /// Runs a job of SQL over event-time windows, exactly once, with its state in the log.
 ///
@@ -71,7 +72,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             application_id: settings.application_id.clone(),
             shards: settings.shards.into(),
             mask_salt: settings.mask_salt.expose().as_bytes().to_vec(),
-            replication: config.log.replication,
+            durability: Durability::of(&config.log),
         },
         workers: settings.workers.into(),
         instance: cli.instance.clone(),

@@ -1,6 +1,7 @@
 //! The topics of a job: their names and settings.
 
 use runtime::log::{Log, LogError, TopicDescription, TopicSpec};
+use runtime::topics::{self, Durability, Unfit, Use, Wanted};
 
 use crate::partial::MAX_BYTES;
 
@@ -14,23 +15,35 @@ pub fn late(application_id: &str, query: &str) -> String {
     format!("{application_id}.{query}.late")
 }
 
-/// The partials topic's settings: nothing is ever deleted from it but what a snapshot covers.
-pub fn partials_spec(
-    application_id: &str,
-    query: &str,
-    shards: u32,
-    replication: i32,
-) -> TopicSpec {
-    let mut spec = TopicSpec::new(
-        partials(application_id, query),
-        i32::try_from(shards).unwrap_or(i32::MAX),
-    )
-    .with("cleanup.policy", "delete")
-    .with("retention.ms", "-1")
-    .with("retention.bytes", "-1")
-    .with("max.message.bytes", &MAX_BYTES.to_string());
-    spec.replication = replication;
-    spec
+/// A query's own topics, as they are created.
+#[derive(Clone, Debug)]
+pub struct QueryTopics {
+    /// Its partial rows: nothing is ever deleted from it but what a snapshot covers.
+    pub partials: Wanted,
+    /// Reports of its late rows.
+    pub late: Wanted,
+    /// Its results.
+    pub output: Wanted,
+}
+
+impl QueryTopics {
+    /// Of a query whose results go to `output`, with as many partitions as its source has.
+    pub fn new(
+        application_id: &str,
+        query: &str,
+        output: &str,
+        shards: u32,
+        source_partitions: i32,
+    ) -> Self {
+        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
+        Self {
+            partials: Wanted::new(partials(application_id, query), shards, Use::State)
+                .with("max.message.bytes", &MAX_BYTES.to_string())
+                .fixed(),
+            late: Wanted::new(late(application_id, query), 1, Use::Records),
+            output: Wanted::new(output, source_partitions, Use::Any),
+        }
+    }
 }
 
 /// Why a job's topics can't be used.
@@ -63,22 +76,11 @@ pub enum TopicError {
         /// How many it has.
         partitions: i32,
         /// How many it should have.
-        shards: u32,
+        shards: i32,
     },
-    /// The partials topic forgets, so that state could not be restored.
-    #[error(
-        "topic {topic} has {setting} = {value}: partials are the job's state and must be kept; set it to {wanted}"
-    )]
-    Retention {
-        /// Which.
-        topic: String,
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
-        value: String,
-        /// What it must be.
-        wanted: &'static str,
-    },
+    /// A topic's settings would lose data.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
 /// What the log says of a topic that must be there.
@@ -104,32 +106,19 @@ pub fn ensure(log: &dyn Log, spec: &TopicSpec) -> Result<(), TopicError> {
 }
 
 /// Creates the partials topic, or checks that the one that is there keeps everything and has the job's shards.
-pub fn ensure_partials(log: &dyn Log, spec: &TopicSpec, shards: u32) -> Result<(), TopicError> {
-    ensure(log, spec)?;
-    let found = existing_source(log, &spec.name)?;
-    if i64::from(found.partitions) != i64::from(shards) {
+pub fn ensure_partials(
+    log: &dyn Log,
+    wanted: &Wanted,
+    durability: Durability,
+) -> Result<(), TopicError> {
+    ensure(log, &wanted.spec)?;
+    let found = existing_source(log, &wanted.spec.name)?;
+    if found.partitions != wanted.spec.partitions {
         return Err(TopicError::Shards {
             topic: found.name,
             partitions: found.partitions,
-            shards,
+            shards: wanted.spec.partitions,
         });
     }
-    for (setting, wanted) in [
-        ("cleanup.policy", "delete"),
-        ("retention.ms", "-1"),
-        ("retention.bytes", "-1"),
-    ] {
-        match found.config.get(setting) {
-            Some(value) if value != wanted => {
-                return Err(TopicError::Retention {
-                    topic: found.name,
-                    setting,
-                    value: value.clone(),
-                    wanted,
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    Ok(topics::check(&found, wanted.role, durability)?)
 }

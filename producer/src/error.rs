@@ -4,6 +4,7 @@ use std::error::Error;
 
 use runtime::dead_letter::DeadLetterError;
 use runtime::log::LogError;
+use runtime::topics::Unfit;
 use schemas::RegistryError;
 
 use crate::input::{InputError, InputFault};
@@ -50,6 +51,9 @@ pub enum ProducerError {
         /// What is wrong, and what to do.
         detail: String,
     },
+    /// A topic's settings would lose data.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The rate is no positive number.
     #[error("a rate of {0} rows a second can't be kept: pass a number above 0, or none")]
     Rate(f64),

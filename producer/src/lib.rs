@@ -26,4 +26,4 @@ pub use metrics::Metrics;
 pub use position::{POSITIONS_TOPIC, ReadError, read_positions};
 pub use progress::Progress;
 pub use reason::Reason;
-pub use run::{Options, Summary, run, setup_topics};
+pub use run::{Options, Summary, run, setup_topics, topics};

@@ -15,6 +15,7 @@ use runtime::cli::{
 use runtime::config::{ConfigArgs, ProducerConfig};
 use runtime::dead_letter::dlq_topic;
 use runtime::shutdown::on_signals;
+use runtime::topics::Durability;
 
 /// Send CSV files to a topic: standardised, as Avro, each row exactly once.
 ///
@@ -86,8 +87,9 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     let schema = schema(cli)?;
     let service = Service::start(&config)?;
     let (log, registry) = service.connect(&config)?;
+    let durability = Durability::of(&config.log);
     if let Some(partitions) = cli.create_topics {
-        setup_topics(log.as_ref(), &config.producer.topic, partitions)
+        setup_topics(log.as_ref(), &config.producer.topic, partitions, durability)
             .context("the topics can't be created")?;
     }
     let rate = (config.producer.rate != 0.0).then_some(config.producer.rate);
@@ -98,6 +100,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         commit_interval: config.producer.commit_interval_ms.duration(),
         commit_rows: config.producer.commit_rows,
         transaction_timeout: config.log.transaction_timeout_ms.duration(),
+        durability,
         delivery_timeout: config.log.delivery_timeout_ms.duration(),
         linger: config.log.linger_ms.duration(),
         input_set: cli.input_set.clone(),

@@ -15,10 +15,16 @@ use schemas::{Registry, RegistryError, SchemaId, value_subject};
 
 use crate::log::{Class, LogError, NewRecord, Producer};
 use crate::metrics::Metrics;
+use crate::topics::{Use, Wanted};
 
 /// The topic for what is refused of `topic`.
 pub fn dlq_topic(topic: &str) -> String {
     format!("{topic}.dlq")
+}
+
+/// The topic for dead letters of `topic`, as it is created: kept for 30 days.
+pub fn dlq_wanted(topic: &str) -> Wanted {
+    Wanted::new(dlq_topic(topic), 1, Use::Records).with("retention.ms", "2592000000")
 }
 
 /// Where something refused comes from.

@@ -104,7 +104,7 @@ impl Parts {
                 application_id: APPLICATION.into(),
                 shards: origin.shards,
                 mask_salt: MASK_SALT.to_vec(),
-                replication: -1,
+                durability: Default::default(),
             },
             workers: args.workers,
             instance: "demo".into(),
@@ -303,7 +303,7 @@ impl Parts {
 
 /// Creates the topics and registers the schemas that the parts share.
 fn setup(log: &dyn Log, registry: &dyn Registry, origin: &Origin) -> anyhow::Result<()> {
-    producer::setup_topics(log, TRIPS, origin.partitions)?;
+    producer::setup_topics(log, TRIPS, origin.partitions, Default::default())?;
     log.create_topic(&TopicSpec::new(RESULTS, origin.partitions))?;
     registry.register(&value_subject(TRIPS), shipped::TAXI_TRIP)?;
     registry.register(&value_subject(RESULTS), shipped::TRIP_STATISTICS)?;

@@ -203,7 +203,7 @@ impl Fixture {
                 application_id: APPLICATION.into(),
                 shards: 2,
                 mask_salt: b"salt".to_vec(),
-                replication: -1,
+                durability: Default::default(),
             },
             workers: 1,
             instance: "a".into(),

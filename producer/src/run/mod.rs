@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use runtime::log::{LogError, Producer, ProducerOptions};
 
 pub use options::{Options, Summary};
-pub use setup::setup_topics;
+pub use setup::{setup_topics, topics};
 
 use crate::error::ProducerError;
 use recovery::{Patience, Recovery};

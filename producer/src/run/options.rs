@@ -7,6 +7,7 @@ use runtime::clock::{Clock, SystemClock};
 use runtime::lifecycle::Lifecycle;
 use runtime::log::Log;
 use runtime::metrics::Metrics as EdgeMetrics;
+use runtime::topics::Durability;
 use schemas::Registry;
 
 use crate::input::Source;
@@ -40,6 +41,8 @@ pub struct Options {
     pub commit_rows: u64,
     /// How long the broker lets a transaction stand open. Longer than `commit_interval`.
     pub transaction_timeout: Duration,
+    /// How many brokers must have what is written: topics with less are refused.
+    pub durability: Durability,
     /// How long a record may wait for its delivery, the client's own retries included.
     pub delivery_timeout: Duration,
     /// How long a record waits for others to share its batch.
@@ -80,6 +83,7 @@ impl Options {
             commit_interval: Duration::from_secs(1),
             commit_rows: 200_000,
             transaction_timeout: Duration::from_secs(30),
+            durability: Durability::default(),
             delivery_timeout: Duration::from_secs(120),
             linger: Duration::from_millis(20),
             give_up_after: Duration::from_secs(300),

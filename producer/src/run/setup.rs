@@ -1,11 +1,11 @@
 //! What must be there and fit before anything is sent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::dead_letter::{DeadLetterWriter, dlq_topic};
-use runtime::log::{Log, LogError, TopicSpec};
+use runtime::dead_letter::{DeadLetterWriter, dlq_topic, dlq_wanted};
+use runtime::log::{Log, LogError};
+use runtime::topics::{Durability, Use, Wanted, check};
 use schemas::record::{Codec, DeadLetter, Position};
 use schemas::{Registry, RegistryError, SchemaId, shipped, value_subject};
 
@@ -23,23 +23,28 @@ use crate::position::POSITIONS_TOPIC;
 /// How long a run waits at its start for a log or a registry that can't be reached.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Creates the topics that a run needs, where they are not there: the rows', the dead letters' (kept for 30 days) and
-/// the compacted one of the positions.
+/// The topics that a run needs, as they are created: the rows', the dead letters', and the compacted one of the positions.
+pub fn topics(topic: &str, partitions: i32) -> [Wanted; 3] {
+    [
+        Wanted::new(topic, partitions, Use::Records),
+        dlq_wanted(topic),
+        Wanted::new(POSITIONS_TOPIC, 1, Use::Latest),
+    ]
+}
+
+/// Creates those of [`topics`] that are not there.
 ///
 /// # Errors
 /// The log's.
-pub fn setup_topics(log: &dyn Log, topic: &str, partitions: i32) -> Result<(), LogError> {
-    let spec = |name: &str, partitions, settings: &[(&str, &str)]| TopicSpec {
-        config: settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect::<BTreeMap<_, _>>(),
-        ..TopicSpec::new(name, partitions)
-    };
-    log.create_topic(&spec(topic, partitions, &[("cleanup.policy", "delete")]))?;
-    let kept = [("cleanup.policy", "delete"), ("retention.ms", "2592000000")];
-    log.create_topic(&spec(&dlq_topic(topic), 1, &kept))?;
-    log.create_topic(&spec(POSITIONS_TOPIC, 1, &[("cleanup.policy", "compact")]))?;
+pub fn setup_topics(
+    log: &dyn Log,
+    topic: &str,
+    partitions: i32,
+    durability: Durability,
+) -> Result<(), LogError> {
+    for wanted in topics(topic, partitions) {
+        log.create_topic(&wanted.durable(durability).spec)?;
+    }
     Ok(())
 }
 
@@ -89,7 +94,7 @@ impl Job {
         let mut encoder = RowEncoder::compile(&mapping, &schema)?;
         check_headers(&mut set, &mut encoder)?;
         let dead_letters = dlq_topic(&options.topic);
-        let partitions = check_topics(&options, &dead_letters)?;
+        let partitions = check_topics(&options)?;
         let row_schema = patiently(&options, |registry| registry.register(&subject, &schema))?;
         let positions = patiently(&options, |registry| {
             Codec::new(registry, &value_subject(POSITIONS_TOPIC))
@@ -177,11 +182,12 @@ fn check_headers(set: &mut InputSet, encoder: &mut RowEncoder) -> Result<(), Pro
     Ok(())
 }
 
-/// The partitions of the rows' topic, once all three are known to be there.
-fn check_topics(options: &Options, dead_letters: &str) -> Result<usize, ProducerError> {
+/// The partitions of the rows' topic, once all three are known to be there and to fit.
+fn check_topics(options: &Options) -> Result<usize, ProducerError> {
     let (log, topic) = (options.log.as_ref(), options.topic.as_str());
     let mut partitions = 0;
-    for name in [dead_letters, POSITIONS_TOPIC, topic] {
+    for wanted in topics(topic, 1) {
+        let name = wanted.spec.name.as_str();
         let found = again(
             &mut Patience::new(START_PATIENCE, options.lifecycle.clone()),
             || log.topic(name),
@@ -193,21 +199,14 @@ fn check_topics(options: &Options, dead_letters: &str) -> Result<usize, Producer
         let Some(found) = found else {
             return Err(ProducerError::Topic {
                 detail: format!(
-                    "there is no topic {name}: create {topic}, {dead_letters} and {POSITIONS_TOPIC} first (`producer --create-topics`)"
+                    "there is no topic {name}: create the pipeline's topics with `headway setup`, or those of the producer with `producer --create-topics PARTITIONS`"
                 ),
             });
         };
-        if name == POSITIONS_TOPIC
-            && let Some(policy) = found.config.get("cleanup.policy")
-            && policy != "compact"
-        {
-            return Err(ProducerError::Topic {
-                detail: format!(
-                    "the topic {name} has cleanup.policy={policy}, which would delete positions: set it to compact"
-                ),
-            });
+        check(&found, wanted.role, options.durability)?;
+        if name == topic {
+            partitions = usize::try_from(found.partitions).unwrap_or(0);
         }
-        partitions = usize::try_from(found.partitions).unwrap_or(0);
     }
     Ok(partitions)
 }

@@ -70,7 +70,7 @@ impl World {
     pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let log = EmbeddedLog::open(&dir.path().join("log"), EmbeddedOptions::default()).unwrap();
-        setup_topics(log.as_ref(), TOPIC, PARTITIONS).unwrap();
+        setup_topics(log.as_ref(), TOPIC, PARTITIONS, Default::default()).unwrap();
         Self {
             dir,
             log,

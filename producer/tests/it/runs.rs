@@ -374,7 +374,7 @@ proptest! {
 #[test]
 fn topics_are_set_up_once_and_positions_are_compacted() {
     let world = World::new();
-    setup_topics(world.log.as_ref(), TOPIC, 7).unwrap();
+    setup_topics(world.log.as_ref(), TOPIC, 7, Default::default()).unwrap();
     assert_eq!(world.log.topic(TOPIC).unwrap().unwrap().partitions, 3);
     let positions = world.log.topic(POSITIONS_TOPIC).unwrap().unwrap();
     assert_eq!(

@@ -98,6 +98,24 @@ pub(super) fn between_keys(
         "sink_opensearch.request_timeout_ms",
         config.sink_opensearch.request_timeout_ms.0,
     );
+    for (name, value) in [
+        ("log.replication", config.log.replication),
+        ("log.min_insync_replicas", config.log.min_insync_replicas),
+    ] {
+        if value == 0 || value < -1 {
+            problems.push(Problem::new(
+                origin([name, name]),
+                format!("{name} must be at least 1, or -1 for the broker's default"),
+            ));
+        }
+    }
+    let (copies, in_sync) = (config.log.replication, config.log.min_insync_replicas);
+    if copies > 0 && in_sync > copies {
+        problems.push(Problem::new(
+            origin(["log.min_insync_replicas", "log.replication"]),
+            format!("log.min_insync_replicas ({in_sync}) can't be more than log.replication ({copies}): nothing could be written"),
+        ));
+    }
     if !(config.producer.rate >= 0.0 && config.producer.rate.is_finite()) {
         let name = "producer.rate";
         problems.push(Problem::new(

@@ -76,8 +76,10 @@ pub struct LogConfig {
     pub producer_queue_bytes: usize,
     /// The most memory for records read ahead, for each partition.
     pub consumer_queue_bytes: usize,
-    /// Copies of each created topic; −1 is the broker's default.
+    /// Copies of each topic; −1 is the broker's default.
     pub replication: i32,
+    /// Copies that must have a record before it counts as written; −1 is the broker's default.
+    pub min_insync_replicas: i32,
     /// Settings for librdkafka.
     pub client: ClientSettings,
 }

@@ -199,6 +199,8 @@ pub struct TopicDescription {
     pub id: String,
     /// How many partitions it has now.
     pub partitions: i32,
+    /// How many copies of it the brokers keep: of the partition that has the fewest. 1 for the embedded log.
+    pub replication: i32,
     /// Its settings under Kafka's names, defaults included where the broker tells them.
     pub config: BTreeMap<String, String>,
 }

@@ -29,6 +29,7 @@ impl Topic {
             name: self.name.to_string(),
             id: self.id.clone(),
             partitions: self.partitions.len() as i32,
+            replication: 1,
             config: self.settings.describe(&self.config),
         }
     }

@@ -180,6 +180,7 @@ impl Admin {
             name: name.into(),
             id: described.id,
             partitions: i32::try_from(described.partitions).unwrap_or(i32::MAX),
+            replication: i32::try_from(described.replicas).unwrap_or(i32::MAX),
             config: config
                 .entries
                 .into_iter()

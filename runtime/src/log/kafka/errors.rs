@@ -196,6 +196,18 @@ impl<'a> Doing<'a> {
                 action: self.action,
                 detail: format!("{detail}; check this client's credentials and its rights (ACLs)"),
             },
+            Some(Kind::Config) if code == Code::InvalidTransactionTimeout => LogError::Config {
+                detail: format!(
+                    "to {}: log.transaction_timeout_ms is more than the brokers allow; make it shorter, or raise their transaction.max.timeout.ms",
+                    self.action
+                ),
+            },
+            Some(Kind::Config) if code == Code::InvalidReplicationFactor => LogError::Config {
+                detail: format!(
+                    "to {} {}: there are fewer brokers than log.replication asks for; ask for fewer copies, or add brokers",
+                    self.action, self.name
+                ),
+            },
             Some(Kind::Config) => LogError::Config {
                 detail: format!("to {}: {detail}", self.action),
             },

@@ -100,6 +100,8 @@ pub(super) struct Described {
     /// 22 characters of base64.
     pub(super) id: String,
     pub(super) partitions: usize,
+    /// Of the partition that has the fewest.
+    pub(super) replicas: usize,
     /// Whether each partition has a leader.
     pub(super) ready: bool,
 }
@@ -188,9 +190,18 @@ unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Result<Described, (RDKafkaE
         let ready = partitions > 0
             && (0..partitions)
                 .all(|index| !sys::rd_kafka_TopicPartitionInfo_leader(*of.add(index)).is_null());
+        let replicas = (0..partitions)
+            .map(|index| {
+                let mut count = 0;
+                sys::rd_kafka_TopicPartitionInfo_replicas(*of.add(index), &mut count);
+                count
+            })
+            .min()
+            .unwrap_or_default();
         Ok(Described {
             id,
             partitions,
+            replicas,
             ready,
         })
     }

@@ -21,6 +21,7 @@ pub fn a_topic_is_described_and_its_id_changes_when_it_is_created_again(target: 
         .expect("an answer")
         .expect("a topic");
     assert_eq!((first.name.as_str(), first.partitions), (name.as_str(), 5));
+    assert!(first.replication >= 1, "{first:?}");
     assert_eq!(
         first.config.get("cleanup.policy").map(String::as_str),
         Some("compact")

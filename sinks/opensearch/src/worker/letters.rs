@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use runtime::dead_letter::{DeadLetterError, DeadLetterWriter, Origin, Refused, dlq_topic};
-use runtime::log::{
-    Batch, Log, LogError, Offset, Producer, ProducerOptions, TopicPartition, TopicSpec,
-};
+use runtime::dead_letter::{DeadLetterError, DeadLetterWriter, Origin, Refused, dlq_wanted};
+use runtime::log::{Batch, Log, LogError, Offset, Producer, ProducerOptions, TopicPartition};
 use schemas::{SchemaId, wire};
 
 use super::Options;
@@ -91,12 +89,13 @@ impl DeadLetters {
         }
     }
 
-    /// Makes a topic's dead letter topic, with as many partitions, if it is not there.
-    pub fn prepare(&self, topic: &str, partitions: i32) -> Result<(), LogError> {
-        let name = dlq_topic(topic);
-        if self.log.topic(&name)?.is_none() {
-            self.log.create_topic(&TopicSpec::new(&name, partitions))?;
-            tracing::info!(topic = name, partitions, "made the topic for dead letters");
+    /// Makes a topic's dead letter topic if it is not there.
+    pub fn prepare(&self, topic: &str) -> Result<(), LogError> {
+        let wanted = dlq_wanted(topic);
+        let name = &wanted.spec.name;
+        if self.log.topic(name)?.is_none() {
+            self.log.create_topic(&wanted.spec)?;
+            tracing::info!(topic = name, "made the topic for dead letters");
         }
         Ok(())
     }

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runtime::dead_letter::{DeadLetterWriter, dlq_topic};
-use runtime::log::{Class, LogError, Producer, TopicDescription, TopicPartition, TopicSpec};
+use runtime::dead_letter::{DeadLetterWriter, dlq_wanted};
+use runtime::log::{Class, LogError, Producer, TopicDescription, TopicPartition};
 use schemas::SchemaId;
 
 use self::session::Session;
@@ -126,16 +126,16 @@ impl Worker {
         for topic in self.options.topics.clone() {
             let name: Arc<str> = topic.name.as_str().into();
             let description = self.describe(&topic.name)?;
-            let letters = dlq_topic(&topic.name);
+            let wanted = dlq_wanted(&topic.name);
+            let letters = &wanted.spec.name;
             if self
                 .attempt("find the dead-letter topic", || {
-                    self.options.log.topic(&letters)
+                    self.options.log.topic(letters)
                 })?
                 .is_none()
             {
-                let spec = TopicSpec::new(&letters, 1);
                 if self.attempt("create the dead-letter topic", || {
-                    self.options.log.create_topic(&spec)
+                    self.options.log.create_topic(&wanted.spec)
                 })? {
                     tracing::info!(topic = letters, "created a dead-letter topic");
                 }

@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
                 })
                 .into());
             };
-            letters.prepare(name, found.partitions).map_err(ended)?;
+            letters.prepare(name).map_err(ended)?;
             topics.insert(
                 Arc::from(name),
                 Topic::new(settings.clone(), found.id, found.partitions),
