@@ -3,6 +3,8 @@
 mod audit;
 mod demo;
 mod generate;
+mod job;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -10,7 +12,7 @@ use clap::{Parser, Subcommand};
 use runtime::cli::{Completions, Flags, finish};
 use runtime::config::{Config, ConfigArgs};
 
-/// Streaming analytics around any Kafka-protocol log: demo, generator and audit
+/// Streaming analytics around any Kafka-protocol log: demo, set-up, generator and audit
 ///
 /// Exit codes: 0 done, 1 failed or not balanced, 2 the command line or the configuration can't be used.
 #[derive(Parser)]
@@ -27,6 +29,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Generate(generate::GenerateArgs),
     Audit(audit::AuditArgs),
+    Setup(setup::SetupArgs),
     /// Print a shell's completion script
     Completions(Completions),
 }
@@ -45,10 +48,13 @@ fn start(cli: &Cli) -> anyhow::Result<runtime::cli::Exit> {
         return Ok(runtime::cli::Exit::Done);
     }
     let flags = match &cli.command {
-        Command::Audit(args) => Flags::of("processor").set("job", args.job.as_deref()),
-        _ => Flags::of("processor"),
+        Command::Audit(args) => Flags::of("processor")
+            .set("job", args.job.as_deref())
+            .table(),
+        Command::Setup(args) => args.flags(),
+        _ => Default::default(),
     };
-    let mut config = Config::load(&cli.config, &flags.table())?;
+    let mut config = Config::load(&cli.config, &flags)?;
     if cli.config.print_config {
         config.print()?;
         return Ok(runtime::cli::Exit::Done);
@@ -61,6 +67,7 @@ fn start(cli: &Cli) -> anyhow::Result<runtime::cli::Exit> {
         Command::Demo(args) => demo::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Audit(args) => audit::run(args, &config),
+        Command::Setup(args) => setup::run(args, &config),
         Command::Completions(_) => Ok(runtime::cli::Exit::Done),
     }
 }

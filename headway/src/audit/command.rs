@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use runtime::cli::{Exit, Usage};
 use runtime::config::{Config, SinkOpenSearchConfig};
 use runtime::connect::{connect_log, connect_registry};
@@ -94,14 +93,7 @@ fn subject(args: &AuditArgs, config: &Config) -> anyhow::Result<Subject> {
         )
         .into());
     }
-    let path = &processor.job;
-    let sql = std::fs::read_to_string(path)
-        .with_context(|| format!("the job {} can't be read", path.display()))
-        .map_err(Usage)?;
-    let script = engine::sql::parse(&sql).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        Usage::new(format!("{}: {}", path.display(), lines.join("; ")))
-    })?;
+    let script = crate::job::read(&processor.job)?;
     let queries = script
         .inserts
         .iter()

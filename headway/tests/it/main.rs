@@ -7,4 +7,5 @@ mod oracle;
 mod real;
 mod refusals;
 mod run;
+mod setup;
 mod whole_files;

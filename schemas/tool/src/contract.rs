@@ -8,7 +8,7 @@ use runtime::dead_letter::dlq_topic;
 use schemas::{shipped as texts, value_subject};
 
 /// The topic of the shipped job's results.
-const TRIP_STATISTICS_TOPIC: &str = "trip_statistics";
+pub const TRIP_STATISTICS_TOPIC: &str = "trip_statistics";
 
 /// A topic's schema.
 #[derive(Clone, Debug, PartialEq, Eq)]

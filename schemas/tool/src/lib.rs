@@ -9,7 +9,7 @@ mod contract;
 
 use schemas::{Admin, Evolved, Refused, RegistryError, can_replace, evolve};
 
-pub use contract::{Contract, ContractError, named, shipped};
+pub use contract::{Contract, ContractError, TRIP_STATISTICS_TOPIC, named, shipped};
 
 /// How a contract stands to the last version of its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]

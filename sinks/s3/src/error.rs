@@ -2,6 +2,7 @@
 
 use runtime::dead_letter::DeadLetterError;
 use runtime::log::{Class, LogError, TopicPartition};
+use runtime::topics::Unfit;
 use schemas::RegistryError;
 
 use crate::lake::LakeError;
@@ -21,6 +22,9 @@ pub enum SinkError {
     /// A partition can't be taken up without losing rows or writing some twice.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A topic's settings would lose rows.
+    #[error(transparent)]
+    Topic(#[from] Unfit),
     /// The log.
     #[error("the log failed while trying to {action}")]
     Log {

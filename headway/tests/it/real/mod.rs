@@ -3,4 +3,5 @@
 
 mod kills;
 mod outages;
+mod setup;
 mod world;

@@ -178,6 +178,10 @@ impl KafkaProducer {
         let (code, said) = self.base().client().fatal_error()?;
         Some(match errors::kind(code) {
             Some(Kind::Fenced) => self.doing(action).error(code, &said),
+            // Refused from the start: a new producer would hear the same.
+            Some(Kind::Config | Kind::NotAllowed) if self.phase == Phase::New => {
+                self.doing(action).error(code, &said)
+            }
             // What the brokers did last is for a new producer under the same id to find out.
             _ if self.phase != Phase::Plain => LogError::UnknownOutcome { action },
             _ => self.doing(action).error(code, &said),

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use runtime::dead_letter::{DeadLetterWriter, dlq_wanted};
 use runtime::log::{Class, LogError, Producer, TopicDescription, TopicPartition};
+use runtime::topics::{self, Durability, Use};
 use schemas::SchemaId;
 
 use self::session::Session;
@@ -126,6 +127,8 @@ impl Worker {
         for topic in self.options.topics.clone() {
             let name: Arc<str> = topic.name.as_str().into();
             let description = self.describe(&topic.name)?;
+            topics::check(&description, Use::Records, Durability::default())
+                .map_err(SinkError::from)?;
             let wanted = dlq_wanted(&topic.name);
             let letters = &wanted.spec.name;
             if self
@@ -133,12 +136,11 @@ impl Worker {
                     self.options.log.topic(letters)
                 })?
                 .is_none()
-            {
-                if self.attempt("create the dead-letter topic", || {
+                && self.attempt("create the dead-letter topic", || {
                     self.options.log.create_topic(&wanted.spec)
-                })? {
-                    tracing::info!(topic = letters, "created a dead-letter topic");
-                }
+                })?
+            {
+                tracing::info!(topic = letters, "created a dead-letter topic");
             }
             let reported = self
                 .topics
