@@ -51,7 +51,7 @@ fn servers_that_are_away_for_two_minutes_cost_no_row_and_no_restart() {
     world.wait_for_schema("statistics");
     world.set_up_index();
     processes.push(world.spawn("sink-opensearch", world.binary("sink-opensearch", &[])));
-    for component in ["minio", "opensearch", "registry", "kafka4"] {
+    for component in ["kafka4", "minio", "opensearch", "registry"] {
         rest(&mut processes, 10, "all servers were there");
         local("kill", component);
         rest(&mut processes, seconds, &format!("{component} was away"));

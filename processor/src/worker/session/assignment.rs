@@ -117,13 +117,18 @@ impl Session<'_> {
 
     /// Drops the tasks of partitions, and says that others may have them.
     pub(super) fn let_go(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
+        self.forget(partitions);
+        self.consumer
+            .unassign(partitions)
+            .doing("partitions can't be let go")
+    }
+
+    /// Drops the tasks of partitions.
+    pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.scans.remove(partition);
             self.merges.remove(partition);
             self.resting.remove(partition);
         }
-        self.consumer
-            .unassign(partitions)
-            .doing("partitions can't be let go")
     }
 }

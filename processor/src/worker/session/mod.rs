@@ -186,6 +186,8 @@ impl<'a> Session<'a> {
                     partitions = partitions.len(),
                     "partitions were lost to others"
                 );
+                // They can't be read any more, not even again from their last commit.
+                self.forget(&partitions);
                 self.roll_back("partitions were lost")?;
                 self.let_go(&partitions)
             }
