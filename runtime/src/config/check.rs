@@ -91,6 +91,10 @@ pub(super) fn between_keys(
         config.sink_s3.flush_interval_ms.0,
     );
     at_least_one(
+        "sink_s3.request_timeout_ms",
+        config.sink_s3.request_timeout_ms.0,
+    );
+    at_least_one(
         "sink_opensearch.bulk_bytes",
         config.sink_opensearch.bulk_bytes,
     );

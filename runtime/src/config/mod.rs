@@ -29,7 +29,8 @@ pub use problem::{ConfigErrors, Origin, Problem};
 pub use secret::{MASK, Secret};
 pub use sections::{
     ClientSettings, LogConfig, LogFormat, LogKind, Millis, ProcessorConfig, ProducerConfig,
-    RegistryConfig, RegistryKind, SinkOpenSearchConfig, SinkS3Config, TelemetryConfig,
+    RegistryConfig, RegistryKind, S3Addressing, SinkOpenSearchConfig, SinkS3Config,
+    TelemetryConfig,
 };
 
 use known::{Key, known};

@@ -168,6 +168,18 @@ pub struct ProcessorConfig {
     pub mask_salt: Secret,
 }
 
+/// Where a request to S3 names the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum S3Addressing {
+    /// In the host at AWS, in the path with an endpoint of one's own.
+    Auto,
+    /// In the path.
+    Path,
+    /// In the host.
+    Host,
+}
+
 /// `[sink_s3]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,12 +194,20 @@ pub struct SinkS3Config {
     pub endpoint: String,
     /// The region; empty: from AWS_REGION, else us-east-1.
     pub region: String,
+    /// Where a request names the bucket.
+    pub addressing: S3Addressing,
+    /// A PEM file with further authorities for the store's certificate; empty: none.
+    pub ca_file: PathBuf,
     /// The access key; empty: from the usual AWS places.
     pub access_key_id: Secret,
     /// The secret key.
     pub secret_access_key: Secret,
     /// The session token.
     pub session_token: Secret,
+    /// How long a start waits for a first answer.
+    pub connect_timeout_ms: Millis,
+    /// How long a request may take, beside a second for each mebibyte.
+    pub request_timeout_ms: Millis,
     /// Flush after about this many bytes of Parquet.
     pub flush_bytes: u64,
     /// Flush after this many rows.

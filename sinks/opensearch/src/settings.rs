@@ -235,7 +235,9 @@ pub enum SettingsError {
         pattern: String,
     },
     /// A topic named twice, or none at all.
-    #[error("name each topic once, and at least one (sink_opensearch.topics)")]
+    #[error(
+        "name each topic once, and at least one (sink_opensearch.topics); names that differ only in case count as one"
+    )]
     Topics,
 }
 
@@ -260,7 +262,8 @@ pub(crate) fn check(topics: &[TopicSettings]) -> Result<(), SettingsError> {
         .collect::<Result<Vec<_>, _>>()?;
     for (at, first) in topics.iter().enumerate() {
         for (second, pattern) in topics.iter().zip(&patterns).skip(at + 1) {
-            if first.topic == second.topic {
+            // template names do not tell them apart
+            if first.topic.to_lowercase() == second.topic.to_lowercase() {
                 return Err(SettingsError::Topics);
             }
             if patterns[at].overlaps(pattern) {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use runtime::config::{Config, SinkS3Config};
+use runtime::config::{Config, S3Addressing, SinkS3Config};
 use runtime::log::Log;
 use runtime::metrics::Metrics as EdgeMetrics;
 use schemas::Registry;
 
 use crate::error::SinkError;
-use crate::lake::{Credentials, Lake, Location};
+use crate::lake::{Addressing, Credentials, Lake, Location};
 use crate::layout::Layout;
 use crate::metrics::Metrics;
 use crate::options::{FlushOptions, Options, TopicOptions};
@@ -17,7 +17,8 @@ impl Location {
     /// The lake that `[sink_s3]` names.
     pub fn from_config(sink: &SinkS3Config) -> Self {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let credentials = (!sink.access_key_id.is_empty()).then(|| Credentials {
+        let no_keys = sink.access_key_id.is_empty() && sink.secret_access_key.is_empty();
+        let credentials = (!no_keys).then(|| Credentials {
             access_key_id: sink.access_key_id.clone(),
             secret_access_key: sink.secret_access_key.clone(),
             session_token: sink.session_token.clone(),
@@ -26,8 +27,14 @@ impl Location {
             url: sink.url.clone(),
             endpoint: given(&sink.endpoint),
             region: given(&sink.region),
-            virtual_host_style: sink.endpoint.is_empty(),
+            addressing: match sink.addressing {
+                S3Addressing::Auto => Addressing::Auto,
+                S3Addressing::Path => Addressing::Path,
+                S3Addressing::Host => Addressing::VirtualHost,
+            },
+            ca_file: (!sink.ca_file.as_os_str().is_empty()).then(|| sink.ca_file.clone()),
             credentials,
+            request_timeout: sink.request_timeout_ms.duration(),
         }
     }
 }
@@ -87,6 +94,7 @@ impl Options {
             producer: config.log.producer_options(None, "sink-s3-dead-letters"),
             flush,
             spill_dir,
+            start_deadline: sink.connect_timeout_ms.duration(),
             ..options
         })
     }

@@ -31,7 +31,7 @@ pub mod writer;
 
 pub use backoff::Backoff;
 pub use error::SinkError;
-pub use lake::{Credentials, Lake, LakeError, Location};
+pub use lake::{Addressing, Cause, Credentials, Lake, LakeError, Location};
 pub use layout::Layout;
 pub use ledger::{LedgerError, PartitionLedger, read_ledger};
 pub use metrics::Metrics;

@@ -22,8 +22,12 @@ pub struct Metrics {
     pub flush_seconds: Histogram,
     /// Rows of which the reader's schema left out a field, by topic.
     pub unknown_field_rows: IntCounterVec,
-    /// Objects that had to be put again.
+    /// Puts that failed and were tried again.
     pub upload_retries: IntCounter,
+    /// Objects that could not be put yet and are tried again: above 0 for long, the store needs somebody.
+    pub uploads_waiting: IntGauge,
+    /// Objects that were there already, put by an earlier try or an earlier owner.
+    pub objects_present: IntCounter,
     /// Times that the sink left its group and joined again.
     pub rejoins: IntCounter,
     /// Bytes of rows in memory.
@@ -68,6 +72,11 @@ impl Metrics {
         let memory_bytes =
             IntGauge::new("headway_sink_s3_memory_bytes", "Bytes of rows in memory.")?;
         registry.register(Box::new(memory_bytes.clone()))?;
+        let uploads_waiting = IntGauge::new(
+            "headway_sink_s3_uploads_waiting",
+            "Objects that could not be put yet and are tried again.",
+        )?;
+        registry.register(Box::new(uploads_waiting.clone()))?;
         Ok(Self {
             rows: counters(
                 "headway_sink_s3_rows_total",
@@ -102,7 +111,12 @@ impl Metrics {
             )?,
             upload_retries: counter(
                 "headway_sink_s3_upload_retries_total",
-                "Objects that had to be put again.",
+                "Puts that failed and were tried again.",
+            )?,
+            uploads_waiting,
+            objects_present: counter(
+                "headway_sink_s3_objects_present_total",
+                "Objects that were there already when they were put.",
             )?,
             rejoins: counter(
                 "headway_sink_s3_rejoins_total",

@@ -37,6 +37,8 @@ pub struct Options {
     pub spill_dir: PathBuf,
     /// Pauses between attempts.
     pub backoff: Backoff,
+    /// How long a start waits for a lake that can't be reached.
+    pub start_deadline: Duration,
     /// How long a run that was told to stop waits for the lake.
     pub stop_deadline: Duration,
     /// Tells the run when to end.
@@ -123,6 +125,7 @@ impl Options {
             flush: FlushOptions::default(),
             spill_dir: std::env::temp_dir(),
             backoff: Backoff::default(),
+            start_deadline: Duration::from_secs(30),
             stop_deadline: Duration::from_secs(30),
             lifecycle: Lifecycle::new(),
             metrics,

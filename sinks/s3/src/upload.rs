@@ -8,10 +8,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use object_store::path::Path;
+use prometheus::IntGauge;
 
 use crate::backoff::Backoff;
 use crate::error::SinkError;
@@ -88,22 +90,50 @@ struct Putter {
     metrics: Arc<Metrics>,
 }
 
+/// Counts an object that can't be put at the moment, for as long as it lives.
+struct Waiting(IntGauge);
+
+impl Waiting {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Putter {
     async fn until_there(&self, path: &Path, bytes: Bytes) -> Result<(), SinkError> {
-        let mut failures = 0;
+        let began = Instant::now();
+        let mut failures: u32 = 0;
+        let mut waiting = None;
         loop {
-            match self.lake.put(path, bytes.clone()).await {
-                Ok(Put::Created) => return Ok(()),
-                Ok(Put::Present) => {
-                    tracing::debug!(%path, "an object is there already");
+            match self.lake.put(path, bytes.clone(), failures).await {
+                Ok(put) => {
+                    if put == Put::Present {
+                        self.metrics.objects_present.inc();
+                        tracing::debug!(%path, "an object is there already");
+                    }
+                    if failures > 0 {
+                        let after_s = began.elapsed().as_secs();
+                        tracing::info!(%path, failures, after_s, "an object is in the lake after all");
+                    }
                     return Ok(());
                 }
                 Err(error) if error.may_pass() => {
-                    failures += 1;
+                    failures = failures.saturating_add(1);
                     self.metrics.upload_retries.inc();
+                    waiting.get_or_insert_with(|| Waiting::new(&self.metrics.uploads_waiting));
                     let pause = self.backoff.pause(failures);
-                    let reason = crate::error::chain(&error);
-                    tracing::warn!(%path, failures, pause_ms = pause.as_millis(), reason, "an object could not be put, trying again");
+                    // an outage may last for hours: it is told ever more rarely
+                    if failures.is_power_of_two() {
+                        let reason = crate::error::chain(&error);
+                        tracing::warn!(%path, failures, pause_ms = pause.as_millis(), reason, "an object could not be put, trying again");
+                    }
                     tokio::time::sleep(pause).await;
                 }
                 Err(error) => return Err(error.into()),

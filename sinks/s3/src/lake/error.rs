@@ -1,6 +1,11 @@
 //! A lake that can't be used, and what to do.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use object_store::path::Path;
+
+use super::Cause;
 
 /// A lake that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +20,23 @@ pub enum LakeError {
         /// What is wrong.
         detail: String,
     },
+    /// Settings of the store that make no sense.
+    #[error("the lake can't be reached as configured: {detail}")]
+    Settings {
+        /// What is wrong, and what to do.
+        detail: String,
+    },
+    /// A file with settings can't be read.
+    #[error("{} can't be read: {what}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What it is for.
+        what: &'static str,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// The folder can't be made.
     #[error("the lake's folder {folder} can't be used: check that it may be written")]
     Folder {
@@ -24,89 +46,49 @@ pub enum LakeError {
         #[source]
         source: std::io::Error,
     },
-    /// The bucket is not there.
-    #[error("the lake has no place for {path}: create the bucket, or correct the address")]
-    NoBucket {
-        /// What was to be written.
+    /// The store did not do what it was asked to.
+    #[error("can't {action} {path} in {lake}: {cause}")]
+    Store {
+        /// What was being done.
+        action: &'static str,
+        /// To which object.
         path: Path,
+        /// The lake's address.
+        lake: Arc<str>,
+        /// Why, and what to do.
+        cause: Cause,
         /// What the store says.
         #[source]
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
-    /// The store refuses.
+    /// Under a name of ours lies something else.
     #[error(
-        "the lake refuses to {action} {path}: the credentials need s3:PutObject and s3:ListBucket there"
+        "{path} in {lake} is there already and is not what this sink writes under that name: {detail}. Move it away, and start the sink again"
     )]
-    Refused {
-        /// What was being done.
-        action: &'static str,
-        /// To which object.
+    Foreign {
+        /// The object.
         path: Path,
-        /// What the store says.
-        #[source]
-        source: object_store::Error,
-    },
-    /// The store can't do what is needed.
-    #[error("the lake can't {action} {path}")]
-    Unable {
-        /// What was being done.
-        action: &'static str,
-        /// To which object.
-        path: Path,
-        /// What the store says.
-        #[source]
-        source: object_store::Error,
-    },
-    /// The store can't be reached, or fails; it may come back.
-    #[error("the lake did not {action} {path}")]
-    Unavailable {
-        /// What was being done.
-        action: &'static str,
-        /// To which object.
-        path: Path,
-        /// What the store says.
-        #[source]
-        source: object_store::Error,
+        /// The lake's address.
+        lake: Arc<str>,
+        /// How it differs.
+        detail: String,
     },
 }
 
 impl LakeError {
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later, as long as it succeeded before.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unavailable { .. } => true,
-            Self::Address { .. }
-            | Self::Folder { .. }
-            | Self::NoBucket { .. }
-            | Self::Refused { .. }
-            | Self::Unable { .. } => false,
+            Self::Store { cause, .. } => cause.may_pass(),
+            _ => false,
         }
     }
 
-    pub(super) fn of(action: &'static str, path: &Path, source: object_store::Error) -> Self {
-        use object_store::Error;
-        let path = path.clone();
-        match source {
-            Error::NotFound { .. } => Self::NoBucket { path, source },
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Refused {
-                action,
-                path,
-                source,
-            },
-            Error::InvalidPath { .. }
-            | Error::NotSupported { .. }
-            | Error::NotImplemented { .. }
-            | Error::UnknownConfigurationKey { .. } => Self::Unable {
-                action,
-                path,
-                source,
-            },
-            // `object_store::Error` is open: what is not known may pass
-            _ => Self::Unavailable {
-                action,
-                path,
-                source,
-            },
+    /// Whether the same call may succeed a little later, though it never did.
+    pub(crate) fn may_pass_at_start(&self) -> bool {
+        match self {
+            Self::Store { cause, .. } => cause.may_pass_at_start(),
+            _ => false,
         }
     }
 }

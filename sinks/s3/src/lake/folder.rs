@@ -8,7 +8,7 @@ use object_store::path::Path;
 
 use super::{LakeError, Location};
 
-pub(super) fn open(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), LakeError> {
+pub(super) fn open(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path, String), LakeError> {
     let wrong = |detail: String| LakeError::Address {
         url: location.url.clone(),
         detail,
@@ -32,5 +32,19 @@ pub(super) fn open(location: &Location) -> Result<(Arc<dyn ObjectStore>, Path), 
     let folder = folder.canonicalize().map_err(unusable)?;
     let store =
         LocalFileSystem::new_with_prefix(&folder).map_err(|error| wrong(error.to_string()))?;
-    Ok((Arc::new(store), Path::default()))
+    Ok((
+        Arc::new(store),
+        Path::default(),
+        folder.display().to_string(),
+    ))
+}
+
+/// Sees whether a folder may be written.
+pub(super) fn check_writable(folder: &str) -> Result<(), LakeError> {
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .map_err(|source| LakeError::Folder {
+            folder: folder.into(),
+            source,
+        })
 }

@@ -25,10 +25,11 @@ use runtime::dead_letter::{DeadLetterWriter, dlq_wanted};
 use runtime::log::{Class, LogError, Producer, TopicDescription, TopicPartition};
 use runtime::topics::{self, Durability, Use};
 use schemas::SchemaId;
+use tokio::runtime::Handle;
 
 use self::session::Session;
-use crate::error::{SinkError, Step, Stop, at_log};
-use crate::lake::OpenLake;
+use crate::error::{SinkError, Step, Stop, at_log, chain};
+use crate::lake::{Lake, OpenLake};
 use crate::ledger::PartitionLedger;
 use crate::options::{Options, TopicOptions};
 use crate::progress::Counts;
@@ -71,9 +72,40 @@ pub fn run(options: Options) -> Result<Summary, SinkError> {
         .map_err(|error| SinkError::Options {
             detail: format!("no thread can be started for uploads: {error}"),
         })?;
-    let result = Worker::new(options, lake, uploads.handle().clone()).and_then(Worker::run);
+    let result = reach(&options, &lake, uploads.handle())
+        .and_then(|()| Worker::new(options, lake, uploads.handle().clone()))
+        .and_then(Worker::run);
     uploads.shutdown_background();
     result
+}
+
+/// Finds out whether the lake can be used, so that a wrong address or key shows at once and not with the first flush.
+fn reach(options: &Options, lake: &OpenLake, uploads: &Handle) -> Result<(), SinkError> {
+    if !matches!(&options.lake, Lake::At(location) if location.is_bucket()) {
+        return Ok(());
+    }
+    let (began, mut failures) = (Instant::now(), 0);
+    loop {
+        match uploads.block_on(lake.probe()) {
+            Ok(()) => return Ok(()),
+            Err(error)
+                if error.may_pass_at_start()
+                    && began.elapsed() < options.start_deadline
+                    && !options.lifecycle.stopping() =>
+            {
+                failures += 1;
+                let pause = options.backoff.pause(failures);
+                let reason = chain(&error);
+                tracing::warn!(
+                    reason,
+                    pause_ms = pause.as_millis(),
+                    "the lake can't be used yet, trying again"
+                );
+                options.nap(pause);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// What outlives a session.
@@ -81,7 +113,7 @@ struct Worker {
     options: Options,
     topics: BTreeMap<Arc<str>, Topic>,
     lake: OpenLake,
-    uploads: tokio::runtime::Handle,
+    uploads: Handle,
     producer: Option<Box<dyn Producer>>,
     letters: DeadLetterWriter,
     partitions: BTreeMap<TopicPartition, PartitionLedger>,
@@ -95,11 +127,7 @@ struct Topic {
 }
 
 impl Worker {
-    fn new(
-        options: Options,
-        lake: OpenLake,
-        uploads: tokio::runtime::Handle,
-    ) -> Result<Self, SinkError> {
+    fn new(options: Options, lake: OpenLake, uploads: Handle) -> Result<Self, SinkError> {
         let mut worker = Self {
             topics: BTreeMap::new(),
             producer: None,

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use runtime::log::TopicPartition;
 
-use super::attempt;
 use super::partition::Part;
 use super::session::Session;
-use crate::error::{Step, chain};
+use super::{LOG_DEADLINE, attempt};
+use crate::error::{Step, Stop, chain};
 use crate::plan::{Decision, Facts, Refused, Totals, decide};
 
 /// How long a revoked partition's upload may go on, so that the next owner need not do it again.
@@ -103,7 +103,7 @@ impl Session<'_> {
         let mut written = Vec::new();
         for (topic, numbers) in by_topic {
             let id = &self.worker.topics[&topic].description.id;
-            let mut failures = 0;
+            let (began, mut failures) = (Instant::now(), 0);
             let found = loop {
                 let listing = self.worker.lake.partitions_with_files(&topic, id, &numbers);
                 match self.worker.uploads.block_on(listing) {
@@ -112,6 +112,10 @@ impl Session<'_> {
                         failures += 1;
                         let pause = self.backoff().pause(failures);
                         let reason = chain(&error);
+                        // the group must hear of this member, which can't poll here
+                        if began.elapsed() > LOG_DEADLINE {
+                            return Err(Stop::Rejoin(reason));
+                        }
                         tracing::warn!(
                             reason,
                             pause_ms = pause.as_millis(),

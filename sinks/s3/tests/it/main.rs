@@ -3,6 +3,7 @@
 
 mod crash;
 mod flushes;
+mod real;
 mod rebalance;
 mod refusals;
 mod store;
