@@ -145,7 +145,7 @@ fn setup(config: &Config, apply: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let topics = topics(sink).map_err(Usage)?;
-    let target = BulkTarget::new(BulkOptions::from_config(sink)?)?;
+    let target = open_search(sink)?;
     let registry = connect_registry(&config.registry)?;
     let patience = sink.connect_timeout_ms.duration();
     wait_for(&target, patience)?;
@@ -210,6 +210,11 @@ fn read(path: &Path) -> anyhow::Result<DocumentsFile> {
 fn target(sink: &SinkOpenSearchConfig) -> anyhow::Result<Arc<dyn Target>> {
     Ok(match sink.url.strip_prefix("sqlite:") {
         Some(file) => Arc::new(SqliteTarget::open(file)?),
-        None => Arc::new(BulkTarget::new(BulkOptions::from_config(sink)?)?),
+        None => Arc::new(open_search(sink)?),
     })
+}
+
+fn open_search(sink: &SinkOpenSearchConfig) -> Result<BulkTarget, Usage> {
+    let target = BulkOptions::from_config(sink).and_then(BulkTarget::new);
+    target.map_err(|error| Usage(error.into()))
 }

@@ -54,7 +54,8 @@ pub enum MappingError {
 pub struct Template {
     /// The topic.
     pub topic: String,
-    /// Its name: `headway-` and the topic.
+    /// Its name: `headway-` and the pattern of its indices' names, such as `headway-trip_statistics-date`; the same topic
+    /// can so go to several places in one OpenSearch.
     pub name: String,
     /// The names of the indices that it is for.
     pub pattern: IndexPattern,
@@ -101,7 +102,7 @@ impl Template {
         });
         Ok(Self {
             topic: settings.topic.clone(),
-            name: format!("headway-{}", settings.topic.to_lowercase()),
+            name: format!("headway-{}", pattern.wildcard().replace('*', "date")),
             pattern,
             body,
         })
@@ -278,7 +279,7 @@ mod tests {
             .timed_by("window_start")
             .with_point("pickup_location", "pickup_latitude", "pickup_longitude");
         let template = Template::new(&settings, schemas::shipped::TRIP_STATISTICS).unwrap();
-        assert_eq!(template.name, "headway-trip_statistics");
+        assert_eq!(template.name, "headway-trip_statistics-date");
         let date = json!({"type": "date", "format": "strict_date_optional_time"});
         let (long, double) = (json!({"type": "long"}), json!({"type": "double"}));
         let expected = json!({

@@ -235,9 +235,7 @@ pub enum SettingsError {
         pattern: String,
     },
     /// A topic named twice, or none at all.
-    #[error(
-        "name each topic once, and at least one (sink_opensearch.topics); names that differ only in case count as one"
-    )]
+    #[error("name each topic once, and at least one (sink_opensearch.topics)")]
     Topics,
 }
 
@@ -262,8 +260,7 @@ pub(crate) fn check(topics: &[TopicSettings]) -> Result<(), SettingsError> {
         .collect::<Result<Vec<_>, _>>()?;
     for (at, first) in topics.iter().enumerate() {
         for (second, pattern) in topics.iter().zip(&patterns).skip(at + 1) {
-            // template names do not tell them apart
-            if first.topic.to_lowercase() == second.topic.to_lowercase() {
+            if first.topic == second.topic {
                 return Err(SettingsError::Topics);
             }
             if patterns[at].overlaps(pattern) {

@@ -54,7 +54,7 @@ pub enum Remedy {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It can't be reached, did not answer in time, or fails within.
-    #[error("{target} can't be reached: {detail}")]
+    #[error("{target} can't be reached: {detail}; see that it runs, and that the address is right")]
     Unreachable {
         /// Its address or path, without credentials.
         target: String,

@@ -211,7 +211,13 @@ impl Client {
         let detail = if error.is_timeout() {
             format!("no answer within {:?}", self.timeout)
         } else {
-            causes(error)
+            let causes = causes(error);
+            match causes.contains("certificate") {
+                true => format!(
+                    "{causes} (the certificate of an authority of one's own is named in sink_opensearch.ca_file)"
+                ),
+                false => causes,
+            }
         };
         TargetError::Unreachable {
             target: self.name.clone(),
@@ -271,18 +277,23 @@ impl Client {
     }
 }
 
-/// An error and what is behind it: the client's own text leaves the causes out.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+/// What is behind an error: the client's own text leaves that out, and names the address once more.
+fn causes(error: &opensearch::Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+        let text = cause.to_string();
+        if !causes.iter().any(|said| said.contains(&text))
+            && !text.starts_with("error sending request for url")
+        {
+            causes.push(text);
         }
         source = cause.source();
     }
-    text
+    match causes.is_empty() {
+        true => error.to_string(),
+        false => causes.join(": "),
+    }
 }
 
 /// Undoes the percent encoding of a user or password in an address.
