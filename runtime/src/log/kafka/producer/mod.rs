@@ -1,9 +1,11 @@
 //! A writer, with or without transactions.
 
+mod phase;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 
@@ -17,6 +19,7 @@ use super::guard::Guard;
 use super::native::{self, Ending};
 use super::offsets::{Membership, check_sizes, list_of_commits};
 use super::options::KafkaOptions;
+use phase::{Meaning, Phase};
 
 /// How long one wait for delivery reports lasts.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,25 +31,6 @@ type Client = Ending<BaseProducer<WriterContext>>;
 
 /// How long an abort lets records through after a call in its transaction has failed.
 const LET_THROUGH_DOOMED: Duration = Duration::from_millis(100);
-
-/// Where a transactional producer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Without transactions.
-    Plain,
-    /// The transactional id is not taken yet.
-    New,
-    /// Between transactions.
-    Ready,
-    /// In a transaction.
-    Open,
-    /// In a transaction that can only be aborted.
-    Doomed,
-    /// Another holds the id.
-    Fenced,
-    /// Nobody knows what the brokers did: a new producer must find out.
-    Unknown,
-}
 
 pub(super) struct KafkaProducer {
     client: Arc<Client>,
@@ -97,31 +81,6 @@ impl KafkaProducer {
         Doing::new(action).transactional_id(&self.transactional_id)
     }
 
-    /// Fails unless the producer stands in one of these phases.
-    fn expect(&self, action: &'static str, phases: &[Phase]) -> Result<(), LogError> {
-        if phases.contains(&self.phase) {
-            return Ok(());
-        }
-        let out_of_turn = |why: &str| {
-            Err(LogError::State {
-                detail: format!("can't {action}: {why}"),
-            })
-        };
-        match self.phase {
-            Phase::Plain => out_of_turn("this producer has no transactional id"),
-            Phase::New => out_of_turn("the transactional id was not taken (init_transactions)"),
-            Phase::Ready => out_of_turn("no transaction is open"),
-            Phase::Open => out_of_turn("a transaction is open"),
-            Phase::Doomed => Err(LogError::MustAbort {
-                detail: "an earlier call in it failed".into(),
-            }),
-            Phase::Fenced => Err(LogError::Fenced {
-                transactional_id: self.transactional_id.clone(),
-            }),
-            Phase::Unknown => Err(LogError::UnknownOutcome { action }),
-        }
-    }
-
     /// Runs a transactional call on the guard's thread. The caller's phase is `Unknown` when it does not come back.
     fn guarded(
         &mut self,
@@ -161,69 +120,6 @@ impl KafkaProducer {
             tracing::warn!(count, first = %failure.code, partition = %failure.partition, "records were not delivered");
             self.doing("deliver records").name(&name).bytes(failure.bytes).error(failure.code, &said)
         })
-    }
-
-    /// What a failure within a transaction makes of it.
-    fn fail(&mut self, error: LogError) -> LogError {
-        self.phase = match &error {
-            LogError::Fenced { .. } => Phase::Fenced,
-            LogError::UnknownOutcome { .. } => Phase::Unknown,
-            _ => Phase::Doomed,
-        };
-        error
-    }
-
-    /// The reason why the client is at its end, if it is.
-    fn fatal(&self, action: &'static str) -> Option<LogError> {
-        let (code, said) = self.base().client().fatal_error()?;
-        Some(match errors::kind(code) {
-            Some(Kind::Fenced) => self.doing(action).error(code, &said),
-            // Refused from the start: a new producer would hear the same.
-            Some(Kind::Config | Kind::NotAllowed) if self.phase == Phase::New => {
-                self.doing(action).error(code, &said)
-            }
-            // What the brokers did last is for a new producer under the same id to find out.
-            _ if self.phase != Phase::Plain => LogError::UnknownOutcome { action },
-            _ => self.doing(action).error(code, &said),
-        })
-    }
-
-    fn meaning(&self, action: &'static str, error: &KafkaError) -> Meaning {
-        match error {
-            KafkaError::Transaction(error) => Meaning::of(error),
-            other => Meaning::Other(
-                other
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown),
-                action.into(),
-            ),
-        }
-    }
-}
-
-/// What an error of a transactional call says.
-enum Meaning {
-    /// The client is at its end.
-    Fatal,
-    /// The transaction must be aborted.
-    Abort(RDKafkaErrorCode, String),
-    /// The same call may be made again.
-    Retry(RDKafkaErrorCode, String),
-    Other(RDKafkaErrorCode, String),
-}
-
-impl Meaning {
-    fn of(error: &RDKafkaError) -> Self {
-        let (code, said) = (error.code(), error.string());
-        if error.is_fatal() {
-            Self::Fatal
-        } else if error.txn_requires_abort() {
-            Self::Abort(code, said)
-        } else if error.is_retriable() {
-            Self::Retry(code, said)
-        } else {
-            Self::Other(code, said)
-        }
     }
 }
 
