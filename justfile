@@ -21,6 +21,10 @@ real:
 local *ARGS:
     deploy/local {{ARGS}}
 
+# docker-compose.yml and the image, held against the binaries and run against servers
+compose:
+    .ci/run compose
+
 # Write the generated pages, build the API documentation
 docs:
     cargo run --release -p runtime --example config_docs
