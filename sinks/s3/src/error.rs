@@ -139,13 +139,16 @@ pub(crate) fn at_log(action: &'static str, source: LogError) -> Stop {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line; what is said already is not said again.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text

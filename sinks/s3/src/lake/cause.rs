@@ -191,7 +191,7 @@ impl fmt::Display for Cause {
             Self::Unreachable => {
                 "nothing answers there; start the server, or correct sink_s3.endpoint"
             }
-            Self::Slow => "no answer came in time; look after the server and the network",
+            Self::Slow => "no answer came in time; look after the server and the network, or correct sink_s3.endpoint",
             Self::Full => "the store is full; free space there",
             Self::Conflict => "somebody else is writing it",
             Self::Unsupported => "the store can't do this",

@@ -149,8 +149,8 @@ pub struct OpenLake {
 }
 
 impl OpenLake {
-    /// Opens a lake; a folder is made if it is not there. The store's own retries are kept short, because the caller
-    /// tries again for as long as it takes.
+    /// Opens a lake; a folder is made if it is not there. The store itself tries nothing again, because the
+    /// caller does, for as long as it takes.
     ///
     /// # Errors
     /// [`LakeError::Address`], [`LakeError::Settings`], [`LakeError::File`] and [`LakeError::Folder`].

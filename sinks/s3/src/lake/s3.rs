@@ -78,8 +78,8 @@ pub(super) fn open(
         .with_bucket_name(bucket)
         .with_virtual_hosted_style_request(virtual_host)
         .with_retry(RetryConfig {
-            max_retries: 2,
-            retry_timeout: Duration::from_secs(10),
+            // whoever calls tries again, for as long as it takes
+            max_retries: 0,
             ..RetryConfig::default()
         })
         .with_client_options(client)

@@ -201,6 +201,12 @@ fn each_failure_of_a_store_is_sorted_once() {
             true,
         ),
         (
+            generic("client error (Connect): dns error: failed to lookup address information"),
+            Cause::UnknownHost,
+            true,
+            true,
+        ),
+        (
             generic("invalid peer certificate: UnknownIssuer"),
             Cause::Certificate,
             true,

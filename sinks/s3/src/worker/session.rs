@@ -228,10 +228,11 @@ impl<'w> Session<'w> {
         metrics
             .memory_bytes
             .set(i64::try_from(memory).unwrap_or(i64::MAX));
-        if self
+        let recently = self
             .measured
-            .is_some_and(|last| last.elapsed() < MEASURE_EVERY)
-        {
+            .is_some_and(|last| last.elapsed() < MEASURE_EVERY);
+        // so that the first look is not wasted before there is anything to see
+        if recently || self.parts.is_empty() {
             return;
         }
         self.measured = Some(Instant::now());
