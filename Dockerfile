@@ -1,6 +1,6 @@
 # One image with every binary of the pipeline; which one runs is the container's command:
 #
-#   docker build -t headway .                 about 15 minutes the first time on two cores, with 4 GiB of memory
+#   docker build -t headway .                 half an hour or more the first time on two cores
 #   docker run --rm headway producer --help
 #
 # Building needs BuildKit (Docker 23 or newer has it on) or buildah, for the cache mounts.
@@ -12,7 +12,7 @@ ARG BASE_IMAGE=docker.io/library/debian:bookworm-20260824-slim
 FROM ${RUST_IMAGE} AS build
 ARG PROFILE=dist
 RUN apt-get update \
- && apt-get install -y --no-install-recommends gcc libc6-dev make \
+ && apt-get install -y --no-install-recommends g++ make \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
