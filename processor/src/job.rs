@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use engine::partial::fingerprint_hash;
 use engine::plan::{Query, Settings};
 use engine::sql::JobError;
+use runtime::dead_letter::dlq_topic;
 use runtime::log::Log;
 use runtime::topics::{Durability, Use, check};
 use schemas::decode::BatchDecoder;
@@ -197,6 +198,22 @@ impl Job {
             sources,
             queries,
         })
+    }
+
+    /// Every topic that the job's workers write to.
+    pub fn written_topics(&self) -> Vec<String> {
+        let dead_letters = self.sources.keys().map(|source| dlq_topic(source));
+        self.queries
+            .iter()
+            .flat_map(|query| {
+                [
+                    query.partials_topic.clone(),
+                    query.late_topic.clone(),
+                    query.plan.sink.topic.clone(),
+                ]
+            })
+            .chain(dead_letters)
+            .collect()
     }
 
     /// Every topic that the job's workers read: the sources and the partials.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::cli::{Exit, Usage};
-use runtime::config::{Config, SinkOpenSearchConfig};
+use runtime::config::{Config, LogKind, SinkOpenSearchConfig};
 use runtime::connect::{connect_log, connect_registry};
 use sink_opensearch::{BulkOptions, BulkTarget, SqliteTarget, Target};
 
@@ -75,7 +75,11 @@ pub fn report(ledger: &Ledger, json: bool, places: &[(&str, String)]) -> anyhow:
 }
 
 fn places(args: &AuditArgs, config: &Config) -> Vec<(&'static str, String)> {
-    let mut places = vec![("log", config.log.brokers.clone())];
+    let log = match config.log.kind {
+        LogKind::Kafka => config.log.brokers.clone(),
+        LogKind::Embedded => config.log.dir.display().to_string(),
+    };
+    let mut places = vec![("log", log)];
     if !args.no_lake {
         places.push(("lake", config.sink_s3.url.clone()));
     }

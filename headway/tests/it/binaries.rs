@@ -9,13 +9,7 @@ use crate::run::{assert_complete, generate, headway, ledger, text};
 
 /// A binary with all its settings in the environment; everything that it leaves is under `dir`.
 fn binary(name: &str, dir: &Path) -> Command {
-    let path = Path::new(env!("CARGO_BIN_EXE_headway")).with_file_name(name);
-    assert!(
-        path.exists(),
-        "{} is not built: cargo build --release --workspace",
-        path.display()
-    );
-    let mut command = Command::new(path);
+    let mut command = crate::run::binary(name);
     configure(&mut command, dir);
     command
 }

@@ -17,6 +17,17 @@ pub fn headway() -> Command {
     Command::new(env!("CARGO_BIN_EXE_headway"))
 }
 
+/// Another binary of the workspace, which `cargo test --workspace` builds beside this one.
+pub fn binary(name: &str) -> Command {
+    let path = Path::new(env!("CARGO_BIN_EXE_headway")).with_file_name(name);
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build --release --workspace",
+        path.display()
+    );
+    Command::new(path)
+}
+
 /// `headway demo --csv FILE --once --json --dir DIR` and more.
 pub fn demo(csv: &Path, dir: &Path, more: &[&str]) -> Command {
     let mut command = headway();

@@ -7,7 +7,9 @@
 //!     └─────────────────┴──────────────────┘
 //! ```
 
-use runtime::log::{GroupMetadata, LogError, NewRecord, OffsetCommit, Producer};
+use runtime::log::{
+    GroupMetadata, Log, LogError, NewRecord, OffsetCommit, Producer, abort_leftovers,
+};
 
 /// A transactional producer, and whether a transaction is open.
 pub(super) struct Transaction {
@@ -16,9 +18,14 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Takes the transactional id over from whoever held it.
-    pub(super) fn take_over(mut producer: Box<dyn Producer>) -> Result<Self, LogError> {
+    /// Takes the transactional id over from whoever held it, and aborts what was left open in these topics.
+    pub(super) fn take_over<'a>(
+        mut producer: Box<dyn Producer>,
+        log: &dyn Log,
+        topics: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, LogError> {
         producer.init_transactions()?;
+        abort_leftovers(log, producer.as_mut(), topics)?;
         Ok(Self {
             producer,
             open: false,

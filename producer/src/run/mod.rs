@@ -1,7 +1,7 @@
 //! A run: from files to committed records.
 //!
 //! ```text
-//!   connect ── new producer, init_transactions (fences an older instance), newest position
+//!   connect ── new producer, init_transactions (fences an older instance), leftovers aborted, newest position
 //!      │
 //!      ▼
 //!   resume ─── open the file, verify the hash of all bytes before the position
@@ -26,12 +26,14 @@ mod transaction;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use runtime::log::{LogError, Producer, ProducerOptions};
+use runtime::dead_letter::dlq_topic;
+use runtime::log::{LogError, Producer, ProducerOptions, abort_leftovers};
 
 pub use options::{Options, Summary};
 pub use setup::{setup_topics, topics};
 
 use crate::error::ProducerError;
+use crate::position::POSITIONS_TOPIC;
 use recovery::{Patience, Recovery};
 use resume::Checkpoint;
 use setup::Job;
@@ -137,6 +139,9 @@ impl Job {
         };
         let mut producer = self.options.log.producer(&options)?;
         producer.init_transactions()?;
+        let dead_letters = dlq_topic(&self.options.topic);
+        let topics = [&self.options.topic, &dead_letters, POSITIONS_TOPIC];
+        abort_leftovers(self.options.log.as_ref(), producer.as_mut(), topics)?;
         Ok(producer)
     }
 

@@ -19,6 +19,7 @@ pub mod embedded;
 mod error;
 pub mod fault;
 pub mod kafka;
+mod leftovers;
 mod partitioner;
 
 use std::any::Any;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{Class, LogError};
+pub use leftovers::abort_leftovers;
 pub use partitioner::partition_for_key;
 
 /// An offset in a partition: the position of a record, counted from 0. Control records of transactions use offsets up,

@@ -22,8 +22,8 @@ fn address(test: &str) -> Option<String> {
         .filter(|address| !address.trim().is_empty());
     if found.is_none() {
         assert!(
-            std::env::var_os("HEADWAY_CI").is_none(),
-            "HEADWAY_CI is set, and HEADWAY_TEST_REGISTRY is not: this run must not skip real::{test}"
+            std::env::var_os("HEADWAY_CI_REAL").is_none(),
+            "HEADWAY_CI_REAL is set, and HEADWAY_TEST_REGISTRY is not: this run must not skip real::{test}"
         );
         // Not a print macro: the test harness would hold its output back.
         let line = format!(

@@ -14,8 +14,8 @@ fn on_brokers(test: &str, run: impl Fn(&str, &Pipeline)) {
         (named("HEADWAY_TEST_KAFKA"), named("HEADWAY_TEST_REGISTRY"))
     else {
         assert!(
-            named("HEADWAY_CI").is_none(),
-            "HEADWAY_CI is set, and HEADWAY_TEST_KAFKA or HEADWAY_TEST_REGISTRY is not"
+            named("HEADWAY_CI_REAL").is_none(),
+            "HEADWAY_CI_REAL is set, and HEADWAY_TEST_KAFKA or HEADWAY_TEST_REGISTRY is not"
         );
         eprintln!(
             "skipped: real::setup::{test}: set HEADWAY_TEST_KAFKA and HEADWAY_TEST_REGISTRY (deploy/local up; export $(deploy/local env))"

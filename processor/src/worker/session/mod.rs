@@ -67,8 +67,13 @@ impl<'a> Session<'a> {
                 ..ProducerOptions::transactional(format!("{application_id}-{}", worker.slot))
             })
             .doing("the worker's producer can't be made")?;
-        let transaction = Transaction::take_over(producer)
-            .doing("the worker's transactional id can't be taken")?;
+        let written = worker.job.written_topics();
+        let transaction = Transaction::take_over(
+            producer,
+            worker.log.as_ref(),
+            written.iter().map(String::as_str),
+        )
+        .doing("the worker's transactional id can't be taken")?;
         let mut consumer = worker
             .log
             .consumer(&ConsumerOptions {

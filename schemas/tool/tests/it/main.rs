@@ -196,8 +196,8 @@ mod real {
             .filter(|address| !address.trim().is_empty())
         else {
             assert!(
-                std::env::var_os("HEADWAY_CI").is_none(),
-                "HEADWAY_CI is set, and HEADWAY_TEST_REGISTRY is not"
+                std::env::var_os("HEADWAY_CI_REAL").is_none(),
+                "HEADWAY_CI_REAL is set, and HEADWAY_TEST_REGISTRY is not"
             );
             // Not a print macro: the test harness would hold its output back.
             let line = "skipped: real::an_incompatible_change_is_refused_with_the_field_named: set HEADWAY_TEST_REGISTRY=URL (deploy/local up registry; deploy/local env registry)\n";

@@ -37,6 +37,12 @@ fn a_compacted_topic_is_refused() {
     world.produce(1, None);
     let error = world.run().unwrap_err();
     assert!(matches!(error, SinkError::Topic(_)), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("cleanup.policy is compact and must be delete"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -42,8 +42,8 @@ impl Server {
             .filter(|url| !url.trim().is_empty());
         let Some(url) = found else {
             assert!(
-                std::env::var_os("HEADWAY_CI").is_none(),
-                "HEADWAY_CI is set, and HEADWAY_TEST_OPENSEARCH is not: this run must not skip real::{test}"
+                std::env::var_os("HEADWAY_CI_REAL").is_none(),
+                "HEADWAY_CI_REAL is set, and HEADWAY_TEST_OPENSEARCH is not: this run must not skip real::{test}"
             );
             // not a print macro: the test harness would hold its output back
             let line = format!(
