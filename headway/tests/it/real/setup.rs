@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use runtime::log::kafka::{KafkaLog, KafkaOptions};
 
+use super::world::alone;
 use crate::run::{generate, text};
 use crate::setup::{Pipeline, everything_is_there_the_second_time, losing_topics_are_refused};
 
@@ -22,6 +23,7 @@ fn on_brokers(test: &str, run: impl Fn(&str, &Pipeline)) {
         );
         return;
     };
+    let _alone = alone();
     for (broker, address) in brokers.split(',').filter_map(|entry| entry.split_once('=')) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let settings = [

@@ -19,8 +19,12 @@ use serde_json::Value;
 use crate::oracle::{self, Rows};
 use crate::run::{SALT, assert_ids, generate, headway, ledger, text};
 
-/// Two pipelines at once would have too little of the machine, and an outage is everybody's.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Two pipelines at once would have too little of the machine, and an outage is everybody's: a test that talks to the
+/// servers holds this.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|broken| broken.into_inner())
+}
 
 /// The servers, as `deploy/local env` prints them.
 #[derive(Clone, Debug)]
@@ -105,7 +109,7 @@ impl World {
     /// A pipeline over generated rows.
     pub fn new(test: &str, rows: u64) -> Option<Self> {
         let servers = Servers::find(test)?;
-        let alone = ALONE.lock().unwrap_or_else(|broken| broken.into_inner());
+        let alone = alone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let seed = std::env::var("HEADWAY_TEST_SEED")
             .ok()
