@@ -5,6 +5,7 @@
 //!     trips-p ──ScanTask──▶ <app>.<query>.partials ──MergeTask──▶ results, <app>.<query>.late
 //! ```
 
+pub mod check;
 pub mod job;
 pub mod ledger;
 pub mod metrics;

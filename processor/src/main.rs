@@ -1,18 +1,20 @@
 //! The binary: the processor as a process of its own.
 
+mod commands;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
-use processor::job::JobOptions;
+use clap::{Parser, Subcommand};
+use processor::job::{JobLoadError, JobOptions};
 use processor::metrics::Metrics;
 use processor::worker::WorkerOptions;
-use processor::{Options, run};
-use runtime::cli::{Command, Exit, Flags, Service, Usage, configure, finish};
+use processor::{Options, ProcessorError, run};
+use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
 use runtime::clock::SystemClock;
-use runtime::config::ConfigArgs;
+use runtime::config::{Config, ConfigArgs};
 use runtime::lifecycle::Lifecycle;
 use runtime::shutdown::on_signals;
 use runtime::topics::Durability;
@@ -22,6 +24,11 @@ use runtime::topics::Durability;
 /// Exit codes: 0 done, 1 someone must act, 2 the command line or the configuration can't be used.
 #[derive(Parser)]
 #[command(name = "processor", version)]
+#[command(after_help = "Examples:
+  processor                                                  run the configured job
+  processor check job.sql                                    can it run? what to write instead?
+  processor check job.sql --schema trips=taxi_trip.avsc      the same without a registry
+  processor explain job.sql                                  fragments, topics, state and time of its queries")]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -44,6 +51,17 @@ struct Cli {
     command: Option<Command>,
 }
 
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    Check(commands::CheckArgs),
+    Explain(commands::ExplainArgs),
+    /// Print a shell's completion script
+    Completions(Completions),
+}
+
+/// What is logged of a check unless the user asks for more: its answer is what people look at.
+const QUIET: &str = "warn";
+
 impl Cli {
     fn flags(&self) -> Flags {
         Flags::of("processor")
@@ -58,7 +76,11 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
-    let completions = Command::completions(&cli.command);
+    let completions = match &cli.command {
+        Some(Command::Check(_) | Command::Explain(_)) => return look(cli),
+        Some(Command::Completions(completions)) => Some(completions),
+        None => None,
+    };
     let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
         return Ok(Exit::Done);
     };
@@ -97,7 +119,14 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     on_signals(options.lifecycle.clone(), || {
         eprintln!("left at once: what is not committed will be done again by the next start");
     })?;
-    run(&options)?;
+    if let Err(error) = run(&options) {
+        if let ProcessorError::Job(JobLoadError::Sql(errors)) = &error {
+            let name = settings.job.display().to_string();
+            commands::refuse(&name, &options.job.sql, errors);
+            return Ok(Exit::Failed);
+        }
+        return Err(error.into());
+    }
     let totals = options.progress.totals();
     tracing::info!(
         rows = totals.rows_in,
@@ -108,6 +137,24 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         "finished"
     );
     Ok(Exit::Done)
+}
+
+/// Looks at a job without running it.
+fn look(cli: &Cli) -> anyhow::Result<Exit> {
+    let mut config = Config::load(&cli.config, &cli.flags().table())?;
+    if cli.config.print_config {
+        config.print()?;
+        return Ok(Exit::Done);
+    }
+    if std::env::var_os("HEADWAY_TELEMETRY_LOG_LEVEL").is_none() {
+        config.telemetry.log_level = QUIET.into();
+    }
+    runtime::telemetry::init_logs(&config.telemetry)?;
+    match &cli.command {
+        Some(Command::Check(args)) => commands::run_check(args, &config),
+        Some(Command::Explain(args)) => commands::run_explain(args, &config),
+        Some(Command::Completions(_)) | None => Ok(Exit::Done),
+    }
 }
 
 /// The job's text.

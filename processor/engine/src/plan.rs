@@ -27,6 +27,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
 use crate::sql::{JobError, Script, Sink, Source};
+pub(crate) use check::{aggregate_texts, group_texts};
 use groups::Fragments;
 
 /// The version of the partial rows' layout and of the fingerprint's text. It stands in every fingerprint.

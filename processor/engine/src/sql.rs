@@ -8,6 +8,7 @@
 //! Every statement is read even when another is wrong, so that a job's errors come all at once.
 
 mod calls;
+mod clauses;
 mod options;
 mod select;
 mod statement;
@@ -17,6 +18,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use datafusion_sql::sqlparser::ast;
+
+pub use clauses::Clauses;
 
 use crate::plan::Window;
 

@@ -43,7 +43,7 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
 const QUIETED: &str = "rdkafka::consumer::base_consumer";
 
 /// Whether standard error takes colour: it is a terminal, and NO_COLOR is not set (<https://no-color.org>).
-pub(crate) fn colour() -> bool {
+pub fn colour() -> bool {
     std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

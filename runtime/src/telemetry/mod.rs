@@ -12,7 +12,7 @@ use prometheus::Registry;
 use crate::config::TelemetryConfig;
 
 pub use http::HttpEdge;
-pub(crate) use logs::colour;
+pub use logs::colour;
 pub use logs::init as init_logs;
 pub use readiness::{Condition, Readiness};
 

@@ -280,7 +280,7 @@ pub(super) fn message(error: &DataFusionError) -> String {
 }
 
 /// The text of each group key, with positions and aliases replaced by what they stand for.
-pub(super) fn group_texts(select: &Select) -> Vec<String> {
+pub(crate) fn group_texts(select: &Select) -> Vec<String> {
     let GroupByExpr::Expressions(groups, _) = &select.group_by else {
         return Vec::new();
     };
@@ -311,7 +311,7 @@ pub(super) fn group_texts(select: &Select) -> Vec<String> {
 }
 
 /// The text of each aggregate call, once, in the order of the query's text.
-pub(super) fn aggregate_texts(select: &Select) -> Vec<String> {
+pub(crate) fn aggregate_texts(select: &Select) -> Vec<String> {
     struct Calls(Vec<String>);
     impl Visitor for Calls {
         type Break = ();

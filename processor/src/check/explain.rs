@@ -1,0 +1,389 @@
+//! What a job's queries do, fragment by fragment: for people, and as JSON for programs.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use engine::plan::{Query, Window};
+use engine::sql::{Clauses, Emit};
+use runtime::dead_letter::dlq_topic;
+use serde::Serialize;
+
+use super::Checked;
+use super::words::{length, sql_type};
+use crate::topics;
+
+/// A job, explained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explained {
+    /// The name that it runs under.
+    pub application_id: String,
+    /// Its queries.
+    pub queries: Vec<QueryExplained>,
+}
+
+/// A query, explained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QueryExplained {
+    /// Its name.
+    pub query: String,
+    /// What it reads and writes.
+    pub topics: Vec<Topic>,
+    /// From source rows to partial rows.
+    pub scan: Scan,
+    /// From partial rows to partial rows.
+    pub merge: Merge,
+    /// From partial rows of closed windows to results.
+    pub finish: Finish,
+    /// How event time goes on, and when windows close.
+    pub time: Time,
+    /// What is held in memory, and in the partials topic.
+    pub state: State,
+}
+
+/// A topic of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Topic {
+    /// `source`, `partials`, `results`, `late rows` or `dead letters`.
+    pub role: &'static str,
+    /// Its name.
+    pub topic: String,
+    /// Its partitions; `None` if the log was not asked.
+    pub partitions: Option<i32>,
+    /// What makes up its records' keys, or decides on their partition.
+    pub key: String,
+}
+
+/// The first fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Scan {
+    /// The columns that are decoded.
+    pub reads: Vec<Column>,
+    /// WHERE.
+    pub filter: Option<String>,
+    /// How event time is cut.
+    pub windows: String,
+    /// GROUP BY.
+    pub group_by: Vec<String>,
+    /// The aggregate calls.
+    pub aggregates: Vec<String>,
+}
+
+/// The second fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Merge {
+    /// How many shards fold partial rows, each on its own.
+    pub shards: u32,
+    /// The columns of a partial row: window, keys, states of aggregates, counts.
+    pub partial_row: Vec<Column>,
+}
+
+/// The last fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finish {
+    /// HAVING.
+    pub having: Option<String>,
+    /// ORDER BY, within a window.
+    pub order_by: Option<String>,
+    /// LIMIT, within a window.
+    pub limit: Option<String>,
+    /// The columns of results.
+    pub results: Vec<Column>,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type in SQL.
+    #[serde(rename = "type")]
+    pub sql_type: String,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// The query's time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Time {
+    /// The column.
+    pub event_time: String,
+    /// How far rows may lag behind the latest one of their partition.
+    pub out_of_orderness_ms: u64,
+    /// After how long a silent partition is left aside; `None`: never.
+    pub idle_timeout_ms: Option<u64>,
+    /// How long a window stays open behind its end.
+    pub grace_ms: u64,
+    /// `final`, or `changes`.
+    pub emit: String,
+}
+
+/// The query's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// How many windows are open at a time, at least, while all partitions are equally far; `None` if windows have no
+    /// common length.
+    pub open_windows: Option<u64>,
+    /// What bounds it, in words.
+    pub bounds: Vec<String>,
+}
+
+/// Explains a job that was checked. `partitions` says how many partitions a topic has, if that is known.
+pub fn explain(
+    checked: &Checked,
+    application_id: &str,
+    shards: u32,
+    partitions: &dyn Fn(&str) -> Option<i32>,
+) -> Explained {
+    let queries = checked.queries.iter().map(|query| {
+        let clauses = checked
+            .script
+            .inserts
+            .iter()
+            .find(|insert| insert.sink == query.name)
+            .map(engine::sql::Insert::clauses)
+            .unwrap_or_default();
+        explained(query, clauses, application_id, shards, partitions)
+    });
+    Explained {
+        application_id: application_id.into(),
+        queries: queries.collect(),
+    }
+}
+
+fn explained(
+    query: &Query,
+    clauses: Clauses,
+    application_id: &str,
+    shards: u32,
+    partitions: &dyn Fn(&str) -> Option<i32>,
+) -> QueryExplained {
+    let (source, sink) = (&query.source, &query.sink);
+    let topic = |role, topic: String, key: &str| Topic {
+        role,
+        partitions: partitions(&topic),
+        topic,
+        key: key.into(),
+    };
+    let mut partials = topic(
+        "partials",
+        topics::partials(application_id, &query.name),
+        "one partition per shard",
+    );
+    partials.partitions = i32::try_from(shards).ok();
+    QueryExplained {
+        query: query.name.clone(),
+        topics: vec![
+            topic("source", source.topic.clone(), "any"),
+            partials,
+            topic("results", sink.topic.clone(), &sink.key.join(", ")),
+            topic(
+                "late rows",
+                topics::late(application_id, &query.name),
+                "window, source range",
+            ),
+            topic("dead letters", dlq_topic(&source.topic), "origin"),
+        ],
+        scan: Scan {
+            reads: columns(&query.input),
+            filter: clauses.filter,
+            windows: windows(query),
+            group_by: clauses.group_by,
+            aggregates: clauses.aggregates,
+        },
+        merge: Merge {
+            shards,
+            partial_row: columns(&query.partial),
+        },
+        finish: Finish {
+            having: clauses.having,
+            order_by: clauses.order_by,
+            limit: clauses.limit,
+            results: columns(&query.output),
+        },
+        time: Time {
+            event_time: source.event_time.clone(),
+            out_of_orderness_ms: ms(source.out_of_orderness),
+            idle_timeout_ms: source.idle_timeout.map(ms),
+            grace_ms: ms(sink.grace),
+            emit: emit(sink.emit).into(),
+        },
+        state: state(query),
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn emit(emit: Emit) -> &'static str {
+    match emit {
+        Emit::Final => "final",
+    }
+}
+
+fn columns(schema: &Schema) -> Vec<Column> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| Column {
+            name: field.name().clone(),
+            sql_type: sql_type(field.data_type()),
+            nullable: field.is_nullable(),
+        })
+        .collect()
+}
+
+fn windows(query: &Query) -> String {
+    match query.window {
+        Window::Tumbling { size_ms } => format!("tumbling, {}", length(millis(size_ms))),
+    }
+}
+
+/// The length of windows, and from the start of one to that of the next, for windows that have these.
+fn lengths(window: Window) -> Option<(Duration, Duration)> {
+    match window {
+        Window::Tumbling { size_ms } => Some((millis(size_ms), millis(size_ms))),
+    }
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+fn state(query: &Query) -> State {
+    let held = query.source.out_of_orderness + query.sink.grace;
+    let mut bounds = Vec::new();
+    let open_windows = lengths(query.window).map(|(size, step)| {
+        let open = (size + held).as_millis().div_ceil(step.as_millis().max(1));
+        bounds.push(format!(
+            "a window stays open for {} behind its end (out_of_orderness {} and grace {}), and one more is being filled",
+            length(held),
+            length(query.source.out_of_orderness),
+            length(query.sink.grace)
+        ));
+        bounds.push("while source partitions are apart in event time, all windows between them are open".into());
+        u64::try_from(open.max(1)).unwrap_or(u64::MAX)
+    });
+    bounds.push(match query.source.idle_timeout {
+        Some(timeout) => format!(
+            "a source partition that is silent for {} holds no window open",
+            length(timeout)
+        ),
+        None => {
+            "a silent source partition holds windows open for ever: idle_timeout is not set".into()
+        }
+    });
+    bounds.push(if query.keys == 0 {
+        "a window has one group".into()
+    } else {
+        "a window has as many groups as the keys have values".into()
+    });
+    State {
+        open_windows,
+        bounds,
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "application {}", self.application_id)?;
+        for query in &self.queries {
+            writeln!(f, "\nquery {}", query.query)?;
+            f.write_str(&query.text()?)?;
+        }
+        Ok(())
+    }
+}
+
+impl QueryExplained {
+    fn text(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        let mut section = |name: &str, lines: &[(&str, String)]| {
+            for (place, (what, text)) in lines.iter().enumerate() {
+                let name = if place == 0 { name } else { "" };
+                writeln!(out, "  {name:<8} {what:<16} {text}")?;
+            }
+            Ok::<_, fmt::Error>(())
+        };
+        let topics: Vec<_> = self
+            .topics
+            .iter()
+            .map(|topic| {
+                let partitions = match topic.partitions {
+                    Some(1) => ", 1 partition".to_owned(),
+                    Some(several) => format!(", {several} partitions"),
+                    None => String::new(),
+                };
+                (
+                    topic.role,
+                    format!("{}{partitions}, key: {}", topic.topic, topic.key),
+                )
+            })
+            .collect();
+        section("topics", &topics)?;
+        let mut scan = listed("reads", &self.scan.reads);
+        scan.extend(self.scan.filter.iter().map(|text| ("where", text.clone())));
+        scan.push(("windows", self.scan.windows.clone()));
+        scan.push(("group by", self.scan.group_by.join(", ")));
+        scan.extend(
+            self.scan
+                .aggregates
+                .iter()
+                .map(|text| ("aggregate", text.clone())),
+        );
+        section("scan", &scan)?;
+        let mut merge = vec![("shards", self.merge.shards.to_string())];
+        merge.extend(listed("partial row", &self.merge.partial_row));
+        section("merge", &merge)?;
+        let clauses = [
+            ("having", &self.finish.having),
+            ("order by", &self.finish.order_by),
+            ("limit", &self.finish.limit),
+        ];
+        let mut finish: Vec<_> = clauses
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.clone()?)))
+            .collect();
+        finish.extend(listed("results", &self.finish.results));
+        section("finish", &finish)?;
+        section("time", &self.time.lines())?;
+        let mut state = Vec::new();
+        state.extend(
+            self.state
+                .open_windows
+                .map(|open| ("open windows", format!("{open} at a time, or more:"))),
+        );
+        state.extend(self.state.bounds.iter().map(|bound| ("", bound.clone())));
+        section("state", &state)?;
+        Ok(out)
+    }
+}
+
+impl Time {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let words = |ms: u64| length(Duration::from_millis(ms));
+        vec![
+            ("event time", self.event_time.clone()),
+            ("out_of_orderness", words(self.out_of_orderness_ms)),
+            (
+                "idle_timeout",
+                self.idle_timeout_ms.map_or("none".into(), words),
+            ),
+            ("grace", words(self.grace_ms)),
+            ("emit", self.emit.clone()),
+        ]
+    }
+}
+
+/// A line for each column, the first one under a name.
+fn listed(name: &'static str, columns: &[Column]) -> Vec<(&'static str, String)> {
+    let line = |(place, column): (usize, &Column)| {
+        let not_null = if column.nullable { "" } else { " NOT NULL" };
+        (
+            if place == 0 { name } else { "" },
+            format!("{} {}{not_null}", column.name, column.sql_type),
+        )
+    };
+    columns.iter().enumerate().map(line).collect()
+}
