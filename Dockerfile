@@ -16,6 +16,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY bench bench
 COPY headway headway
 COPY processor processor
 COPY producer producer
@@ -24,7 +25,7 @@ COPY schemas schemas
 COPY sinks sinks
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --profile "$PROFILE" --workspace --bins \
+    cargo build --locked --profile "$PROFILE" --workspace --exclude bench --bins \
  && mkdir /binaries \
  && cp "target/$PROFILE/producer" "target/$PROFILE/processor" "target/$PROFILE/sink-s3" \
        "target/$PROFILE/sink-opensearch" "target/$PROFILE/schemas" "target/$PROFILE/headway" /binaries/

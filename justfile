@@ -30,6 +30,11 @@ docs:
     cargo run --release -p runtime --example config_docs
     cargo doc --release --no-deps --workspace
 
+# How fast producer and processor are over Kafka: `just bench processor --brokers HOST:PORT --registry URL`
+bench *ARGS:
+    cargo build --profile dist -p bench -p producer -p processor -p headway
+    target/dist/bench {{ARGS}}
+
 # The whole pipeline in one process
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

@@ -1,0 +1,59 @@
+//! On real servers.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs a small benchmark; `None`, and a line that says so, where the servers are not named.
+fn bench(name: &str, rows: u64) -> Option<Value> {
+    let (Ok(brokers), Ok(registry)) = (
+        std::env::var("HEADWAY_TEST_KAFKA"),
+        std::env::var("HEADWAY_TEST_REGISTRY"),
+    ) else {
+        assert!(
+            std::env::var_os("HEADWAY_CI_REAL").is_none(),
+            "HEADWAY_CI_REAL is set, and HEADWAY_TEST_KAFKA or HEADWAY_TEST_REGISTRY is not"
+        );
+        eprintln!("skipped: set HEADWAY_TEST_KAFKA and HEADWAY_TEST_REGISTRY (deploy/local env)");
+        return None;
+    };
+    let entries: Vec<_> = brokers
+        .split(',')
+        .filter_map(|e| e.split_once('='))
+        .collect();
+    let kafka4 = entries.iter().find(|(name, _)| *name == "kafka4");
+    let address = kafka4.or(entries.first()).unwrap().1;
+    // A seed of its own, as an earlier run's topic may have been left half full.
+    let seed = std::process::id().to_string();
+    let rows = rows.to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args([name, "--brokers", address, "--registry", &registry])
+        .args(["--rows", &rows, "--runs", "1", "--seed", &seed, "--json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "seed {seed}: {said}");
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn both_contestants_cost_something(report: &Value) {
+    for median in report["medians"].as_array().unwrap() {
+        assert!(median["cpu_s"].as_f64().unwrap() > 0.0, "{report:#}");
+        assert!(median["rows_per_s"].as_f64().unwrap() > 0.0, "{report:#}");
+    }
+    assert_eq!(report["checks"].as_array().unwrap().len(), 1, "{report:#}");
+}
+
+#[test]
+fn the_processor_is_measured_and_its_results_are_right() {
+    if let Some(report) = bench("processor", 20_000) {
+        both_contestants_cost_something(&report);
+    }
+}
+
+#[test]
+fn the_producer_is_measured_and_its_records_are_all_there() {
+    if let Some(report) = bench("producer", 20_000) {
+        both_contestants_cost_something(&report);
+    }
+}
