@@ -46,6 +46,9 @@ pub struct ShardState {
     pub closed: u64,
     /// Result rows emitted as final.
     pub emitted: u64,
+    /// Result rows emitted that may still change.
+    #[serde(default)]
+    pub changes: u64,
     /// Ranges that were taken before and skipped.
     pub duplicates: u64,
     /// Whether every source partition has ended, and so every window is closed.

@@ -1,5 +1,6 @@
 //! The functions that a job may call: deterministic ones only, so that a replay agrees with the first run.
 
+pub(crate) mod anomaly;
 mod haversine;
 pub(crate) mod mask;
 
@@ -107,7 +108,10 @@ const SCALARS: [&str; 75] = [
 ];
 
 static ALL_SCALARS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
-    let mut all = vec![Arc::new(ScalarUDF::from(haversine::HaversineKm::new()))];
+    let mut all = vec![
+        Arc::new(ScalarUDF::from(haversine::HaversineKm::new())),
+        Arc::new(ScalarUDF::from(anomaly::AnomalyScore::new())),
+    ];
     let given = [
         datafusion_functions::core::functions(),
         datafusion_functions::datetime::functions(),

@@ -7,8 +7,10 @@
 
 pub mod fold;
 mod functions;
+pub mod history;
 pub mod partial;
 pub mod plan;
 pub mod shard;
 pub mod sql;
 pub mod watermark;
+pub mod window;

@@ -17,8 +17,11 @@ mod compile;
 mod context;
 mod finish;
 mod groups;
+mod intervals;
+mod limits;
 mod risk;
 mod scan;
+mod score;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +29,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
+use crate::history::History;
 use crate::sql::{JobError, Script, Sink, Source};
+use crate::window::Window;
 pub(crate) use check::{aggregate_texts, group_texts};
 use groups::Fragments;
 
@@ -35,21 +40,14 @@ const FORMAT: u32 = 1;
 
 /// The first column of a partial row: the start of its window, milliseconds since 1970 (UTC), Int64, never null.
 pub const WINDOW_START: &str = "__window_start";
+/// The last column but two, only where windows do not lie fast in time: the end of the row's interval, milliseconds
+/// since 1970, Int64, never null.
+pub const WINDOW_END: &str = "__window_end";
 /// The last column but one: how many source rows are in the partial row, Int64, never null.
 pub const ROWS: &str = "__rows";
 /// The last column: the highest partials offset that touched the row, Int64, never null; 0 as scan writes it, the
 /// fold puts the offset in.
 pub const TOUCHED: &str = "__touched";
-
-/// How event time is cut into windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// `TUMBLE`: windows of this length in milliseconds, aligned to 1970-01-01T00:00:00Z.
-    Tumbling {
-        /// The length, positive.
-        size_ms: i64,
-    },
-}
 
 /// What scan makes of some source batches.
 #[derive(Clone, Debug)]
@@ -60,9 +58,9 @@ pub struct Scanned {
     pub rows_in: u64,
     /// How many of them the job's WHERE left out.
     pub filtered: u64,
-    /// How many row × window pairs are in the partial rows.
+    /// How many row × window pairs are in the partial rows: a row is in several hopping windows.
     pub assigned: u64,
-    /// The rows that could not be read, in their order. `rows_in` = rows assigned + `filtered` + dead.
+    /// The rows that could not be read, in their order.
     pub dead: Vec<DeadRow>,
 }
 
@@ -73,6 +71,17 @@ pub struct DeadRow {
     pub row: u32,
     /// Why, for the one who reads the dead letter.
     pub reason: String,
+}
+
+/// What decides which shard a partial row goes to. All rows of a group must meet in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Its group key, without the window.
+    Key,
+    /// Its window: the query ranks the groups of a window.
+    Window,
+    /// Nothing: the query ranks the groups of windows that overlap, so that all go to one shard.
+    One,
 }
 
 /// What the operator gives, beside the job's text.
@@ -126,12 +135,15 @@ pub struct Query {
     pub window: Window,
     /// The columns that it reads, event time among them: what a source batch must have, in this order.
     pub input: SchemaRef,
-    /// The columns of partial rows: [`WINDOW_START`], the group keys, aggregate states, [`ROWS`], [`TOUCHED`].
+    /// The columns of partial rows: [`WINDOW_START`], the group keys, aggregate states, [`WINDOW_END`] where windows do
+    /// not lie fast in time, [`ROWS`], [`TOUCHED`].
     pub partial: SchemaRef,
     /// How many group key columns follow [`WINDOW_START`] in a partial row.
     pub keys: usize,
     /// The columns of results: the SELECT list, then `version` (Int64) and `is_final` (Boolean).
     pub output: SchemaRef,
+    /// What decides which shard a partial row goes to.
+    pub spread: Spread,
     /// What must not change while the query's state lives: keys, windows, functions, filters, in one readable text.
     pub fingerprint: String,
     fragments: Arc<Fragments>,
@@ -149,7 +161,7 @@ impl Query {
             .map_err(|source| self.failed("scan", source))
     }
 
-    /// Merges partial rows of the same window and group.
+    /// Merges partial rows of the same window and group. Sessions of a key that overlap are united.
     ///
     /// # Errors
     /// A batch has other columns than [`Query::partial`], or DataFusion failed.
@@ -159,19 +171,36 @@ impl Query {
             .map_err(|source| self.failed("merge", source))
     }
 
-    /// Turns partial rows of closed windows into results, ordered by window end and group key.
-    /// `version` is 2 × [`TOUCHED`] + `is_final`.
+    /// Merges partial rows of the same window and group and turns them into results, ordered by window end and group key, or within each window by
+    /// the query's ORDER BY. `version` is 2 × [`TOUCHED`] + `is_final`. `anomaly_score` compares with `history`, which
+    /// learns from final results.
     ///
     /// # Errors
-    /// The batch has other columns than [`Query::partial`], or an expression of the SELECT list or of HAVING failed.
+    /// A batch has other columns than [`Query::partial`], or an expression of the SELECT list or of HAVING failed.
     pub fn finish(
         &self,
-        partial: &RecordBatch,
+        partials: &[RecordBatch],
         is_final: bool,
+        history: &mut History,
     ) -> Result<RecordBatch, FragmentError> {
         self.fragments
-            .finish(partial, is_final, &self.partial, &self.output)
+            .finish(partials, is_final, history, &self.partial, &self.output)
             .map_err(|source| self.failed("finish", source))
+    }
+
+    /// Whether results depend on those of earlier windows.
+    pub fn has_history(&self) -> bool {
+        !self.fragments.scored.is_empty()
+    }
+
+    /// Each row's group key as bytes.
+    pub(crate) fn key_bytes(
+        &self,
+        partial: &RecordBatch,
+    ) -> Result<Option<arrow::row::Rows>, FragmentError> {
+        self.fragments
+            .key_bytes(&partial.columns()[1..=self.keys])
+            .map_err(|source| self.failed("merge", source))
     }
 
     fn failed(

@@ -11,24 +11,31 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
+use crate::plan::Spread;
+
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// Splits partial rows over `shards` by the `keys` columns behind the first (the window's). The result has one entry per
-/// shard; rows keep their order.
+/// Splits partial rows over `shards`: by the `keys` columns behind the first, by the first (the window's start), or not at
+/// all. The result has one entry per shard; rows keep their order.
 ///
 /// # Errors
 /// If a key's type is not one of those listed above.
 pub fn split(
     partial: &RecordBatch,
     keys: usize,
+    spread: Spread,
     shards: usize,
 ) -> Result<Vec<RecordBatch>, ArrowError> {
     debug_assert!(shards > 0, "a job has at least one shard");
     if shards == 1 {
         return Ok(vec![partial.clone()]);
     }
-    let hashes = hashes(&partial.columns()[1..=keys], partial.num_rows())?;
+    let hashes = match spread {
+        Spread::Key => hashes(&partial.columns()[1..=keys], partial.num_rows())?,
+        Spread::Window => hashes(&partial.columns()[..1], partial.num_rows())?,
+        Spread::One => vec![0; partial.num_rows()],
+    };
     let mut rows: Vec<Vec<u32>> = vec![Vec::new(); shards];
     for (row, hash) in hashes.iter().enumerate() {
         // A batch has fewer rows than u32 can count: Arrow's own kernels index rows with it.

@@ -9,6 +9,7 @@
 
 mod calls;
 mod clauses;
+mod from;
 mod options;
 mod select;
 mod statement;
@@ -21,7 +22,7 @@ use datafusion_sql::sqlparser::ast;
 
 pub use clauses::Clauses;
 
-use crate::plan::Window;
+use crate::window::Window;
 
 /// Where something stands in a job's text; both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub struct Source {
 pub enum Emit {
     /// Once, when the window is closed.
     Final,
+    /// At every commit, what has changed since the last one, and once more when the window is closed.
+    Changes,
 }
 
 /// `CREATE SINK name WITH (...)`.
@@ -81,6 +84,10 @@ pub struct Sink {
     pub emit: Emit,
     /// How long after its end a window stays open for late rows.
     pub grace: Duration,
+    /// Without windows: after how long without a row, in event time, a group is forgotten. `None`: never.
+    pub state_ttl: Option<Duration>,
+    /// For how long, in event time, `anomaly_score` remembers a group that has no windows.
+    pub history_ttl: Duration,
     /// Where the statement begins.
     pub at: Location,
 }
@@ -92,8 +99,8 @@ pub struct Insert {
     pub sink: String,
     /// The source's name.
     pub source: String,
-    /// Its windows.
-    pub window: Window,
+    /// Its windows; `None` if the query gives a row for each row.
+    pub window: Option<Window>,
     /// Where the statement begins.
     pub at: Location,
     /// The SELECT, with the window function's call replaced by its source's name.

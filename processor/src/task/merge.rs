@@ -31,13 +31,16 @@ struct Progress {
     fold: Fold,
     position: Offset,
     emitted: u64,
+    changes: u64,
 }
 
 /// Something that a partials record gave.
 #[derive(Debug)]
 pub enum Given {
-    /// Rows of a closed window.
+    /// Rows of closed windows.
     Results(RecordBatch),
+    /// Rows that may still change.
+    Changes(RecordBatch),
     /// Rows that came too late.
     Late {
         /// How many, and for which window.
@@ -98,6 +101,7 @@ impl MergeTask {
             fold,
             position: 0,
             emitted: state.emitted,
+            changes: state.changes,
         };
         Self {
             partition,
@@ -132,6 +136,12 @@ impl MergeTask {
                 })?;
             self.live.position = record.offset + 1;
             if record.offset < self.restore_to {
+                if self.query.plan.has_history() {
+                    for window in &applied.closed {
+                        self.live.fold.results(window)?;
+                    }
+                }
+                self.live.fold.forget_changes();
                 continue;
             }
             for rows in applied.late {
@@ -143,8 +153,8 @@ impl MergeTask {
                     watermark: before.unwrap_or(i64::MIN),
                 });
             }
-            for window in applied.closed {
-                let results = window.finish(&self.query.plan)?;
+            for window in &applied.closed {
+                let results = self.live.fold.results(window)?;
                 self.live.emitted += results.num_rows() as u64;
                 given.push(Given::Results(results));
             }
@@ -153,6 +163,24 @@ impl MergeTask {
             self.committed = self.live.clone();
         }
         Ok(())
+    }
+
+    /// What has changed since the last commit, if the sink asks for that: to be sent before the next one.
+    pub fn changes(&mut self) -> Result<Option<Given>, MergeError> {
+        if self.to_commit().is_none() {
+            return Ok(None);
+        }
+        let changes = self
+            .live
+            .fold
+            .changes()
+            .map_err(|source| MergeError::Fold {
+                partition: self.partition.clone(),
+                offset: self.live.position - 1,
+                source,
+            })?;
+        self.live.changes += changes.as_ref().map_or(0, |rows| rows.num_rows() as u64);
+        Ok(changes.map(Given::Changes))
     }
 
     /// Notes that the partition's end was reached at `position`.
@@ -222,6 +250,7 @@ impl Progress {
             closed: counts.closed,
             duplicates: counts.duplicates,
             emitted: self.emitted,
+            changes: self.changes,
             ended: self.fold.watermark().ended(),
         }
     }

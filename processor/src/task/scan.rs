@@ -160,8 +160,8 @@ impl ScanTask {
                 .iter()
                 .map(|field| column(field.name()))
                 .collect::<Result<_, _>>()?;
-            let engine::plan::Window::Tumbling { size_ms } = plan.window;
-            longest_wait_ms = longest_wait_ms.max(size_ms.saturating_add(millis(plan.sink.grace)));
+            let longest = plan.window.longest_ms();
+            longest_wait_ms = longest_wait_ms.max(longest.saturating_add(millis(plan.sink.grace)));
             queries.push(ScanQuery { index, columns });
         }
         let definition = &job.queries[source.queries[0]].plan.source;
@@ -366,10 +366,12 @@ impl ScanTask {
             };
             let shards = self.job.options.shards as usize;
             let parts = match merged {
-                Some(rows) => shard::split(&rows, job_query.plan.keys, shards)?
-                    .into_iter()
-                    .map(Some)
-                    .collect(),
+                Some(rows) => {
+                    shard::split(&rows, job_query.plan.keys, job_query.plan.spread, shards)?
+                        .into_iter()
+                        .map(Some)
+                        .collect()
+                }
                 None => vec![None; shards],
             };
             for (shard, rows) in (0..).zip(parts) {

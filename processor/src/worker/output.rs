@@ -90,7 +90,7 @@ impl Outputs {
     ) -> Result<(), WorkerError> {
         let output = &mut self.queries[query];
         match given {
-            Given::Results(rows) => {
+            Given::Results(rows) | Given::Changes(rows) => {
                 self.metrics.results_out.inc_by(rows.num_rows() as u64);
                 output.results(transaction, &rows)
             }

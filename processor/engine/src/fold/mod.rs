@@ -10,20 +10,24 @@
 //! It reads no clock and depends on nothing but the log: whoever folds the same partials holds the same state, and gets
 //! the same late rows and closed windows at the same offsets. That is why the partials topic is the changelog.
 
-mod windows;
+mod keyed;
+mod panes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array};
+use arrow::array::{AsArray, BooleanArray, Int64Array};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 
-pub use windows::OpenWindow;
-use windows::Windows;
+use keyed::Keyed;
+use panes::Panes;
 
+use crate::history::History;
 use crate::partial::{FORMAT_VERSION, Header};
-use crate::plan::{FragmentError, Query, TOUCHED, Window};
+use crate::plan::{FragmentError, Query, TOUCHED};
+use crate::sql::Emit;
 use crate::watermark::{PartitionTime, Watermark};
 
 /// The state of one shard after some offset of its partials.
@@ -34,8 +38,40 @@ pub struct Fold {
     topic_id: Option<String>,
     ranges: BTreeMap<i32, i64>,
     watermark: Watermark,
-    windows: Windows,
+    grace_ms: i64,
+    state: State,
+    history: History,
     counts: Counts,
+    /// The first offset whose changes have not been taken.
+    changed_since: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Windows that lie fast in time.
+    Panes(Panes),
+    /// Sessions, and groups without a window.
+    Keyed(Keyed),
+}
+
+/// What became of some partial rows.
+#[derive(Default)]
+struct Taken {
+    /// Row × window pairs that were merged.
+    merged: u64,
+    /// Those that were late.
+    late: Vec<LateRows>,
+}
+
+/// A window that is not closed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenWindow {
+    /// Its start, in milliseconds since 1970.
+    pub start: i64,
+    /// The first millisecond behind it.
+    pub end: i64,
+    /// How many partial rows it holds, an upper bound for its groups.
+    pub partial_rows: usize,
 }
 
 /// What a shard has taken, since the query's start.
@@ -62,21 +98,16 @@ pub struct LateRows {
     pub rows: u64,
 }
 
-/// A window that the watermark has passed.
+/// A window that the watermark has passed, or several sessions.
 #[derive(Clone, Debug)]
 pub struct ClosedWindow {
-    /// The window's start, in milliseconds since 1970.
+    /// The window's start, in milliseconds since 1970; of sessions, the first one's.
     pub start: i64,
-    /// The first millisecond behind it.
+    /// The first millisecond behind it; of sessions, behind the last one to end.
     pub end: i64,
+    /// How many: one, or the number of sessions.
+    pub windows: u64,
     runs: Vec<RecordBatch>,
-}
-
-impl ClosedWindow {
-    /// Its results.
-    pub fn finish(&self, query: &Query) -> Result<RecordBatch, FragmentError> {
-        query.finish(&query.merge(&self.runs)?, true)
-    }
 }
 
 /// What one partials record did.
@@ -139,16 +170,21 @@ pub enum FoldError {
 impl Fold {
     /// The state before the first partial of a job with this fingerprint (see [`crate::partial::fingerprint_hash`]).
     pub fn new(query: Arc<Query>, fingerprint: u64) -> Self {
-        let Window::Tumbling { size_ms } = query.window;
-        let grace_ms = i64::try_from(query.sink.grace.as_millis()).unwrap_or(i64::MAX);
+        let state = match query.window.size_ms() {
+            Some(size_ms) => State::Panes(Panes::new(query.window, size_ms)),
+            None => State::Keyed(Keyed::new(query.window)),
+        };
         Self {
             fingerprint,
-            query,
             topic_id: None,
             ranges: BTreeMap::new(),
             watermark: Watermark::default(),
-            windows: Windows::new(size_ms, grace_ms),
+            grace_ms: i64::try_from(query.sink.grace.as_millis()).unwrap_or(i64::MAX),
+            state,
+            history: History::default(),
             counts: Counts::default(),
+            changed_since: None,
+            query,
         }
     }
 
@@ -172,7 +208,15 @@ impl Fold {
         let mut applied = Applied::default();
         if let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) {
             let rows = touched_at(&self.query, rows, offset)?;
-            applied.late = self.merge(&rows)?;
+            let changes = self.query.sink.emit == Emit::Changes;
+            let taken = match &mut self.state {
+                State::Panes(panes) => panes.add(&self.query, &rows, changes)?,
+                State::Keyed(keyed) => keyed.add(&self.query, &rows, changes)?,
+            };
+            self.counts.merged += taken.merged;
+            self.counts.late += taken.late.iter().map(|late| late.rows).sum::<u64>();
+            applied.late = taken.late;
+            self.changed_since.get_or_insert(offset);
         }
         let time = PartitionTime {
             watermark: header.watermark,
@@ -184,8 +228,16 @@ impl Fold {
             .watermark
             .update(header.partition, header.partitions, time)
         {
-            applied.closed = self.windows.close(now);
-            self.counts.closed += applied.closed.len() as u64;
+            let closes = now.saturating_sub(self.grace_ms);
+            applied.closed = match &mut self.state {
+                State::Panes(panes) => panes.close(closes)?,
+                State::Keyed(keyed) => keyed.close(closes)?,
+            };
+            self.counts.closed += applied
+                .closed
+                .iter()
+                .map(|closed| closed.windows)
+                .sum::<u64>();
         }
         Ok(applied)
     }
@@ -205,14 +257,58 @@ impl Fold {
         &self.ranges
     }
 
-    /// The windows that are not closed yet, in order of start.
-    pub fn open_windows(&self) -> impl Iterator<Item = OpenWindow> + '_ {
-        self.windows.open()
+    /// The windows that are not closed yet, in order of their ends.
+    pub fn open_windows(&self) -> Vec<OpenWindow> {
+        match &self.state {
+            State::Panes(panes) => panes.open(),
+            State::Keyed(keyed) => keyed.open(),
+        }
     }
 
-    /// How many windows are open.
+    /// How many windows are open; of a query without windows, how many groups.
     pub fn open_count(&self) -> usize {
-        self.windows.len()
+        match &self.state {
+            State::Panes(panes) => panes.open_count(),
+            State::Keyed(keyed) => keyed.open_count(),
+        }
+    }
+
+    /// The results of a closed window. Each must be asked for once, in the order in which they were closed, also while
+    /// state is restored: scores compare with the windows before (see [`Query::has_history`]).
+    ///
+    /// # Errors
+    /// A fragment failed.
+    pub fn results(&mut self, closed: &ClosedWindow) -> Result<RecordBatch, FragmentError> {
+        self.query.finish(&closed.runs, true, &mut self.history)
+    }
+
+    /// What has changed in open windows and groups since the last call, as results that are not final. `None` unless
+    /// the sink asks for changes, and if there are none.
+    ///
+    /// # Errors
+    /// A fragment failed.
+    pub fn changes(&mut self) -> Result<Option<RecordBatch>, FoldError> {
+        if self.query.sink.emit != Emit::Changes {
+            return Ok(None);
+        }
+        let Some(since) = self.changed_since.take() else {
+            return Ok(None);
+        };
+        let changes = match &mut self.state {
+            State::Panes(panes) => panes.changes(&self.query, since)?,
+            State::Keyed(keyed) => keyed.changes()?,
+        };
+        let results = self.query.finish(&changes, false, &mut self.history)?;
+        Ok((results.num_rows() > 0).then_some(results))
+    }
+
+    /// Lets go of what [`Fold::changes`] would say: it has been said before.
+    pub fn forget_changes(&mut self) {
+        self.changed_since = None;
+        match &mut self.state {
+            State::Panes(panes) => panes.forget_changes(),
+            State::Keyed(keyed) => keyed.forget_changes(),
+        }
     }
 
     /// Checks that a record belongs here and follows on the last one of its partition. False: taken before.
@@ -253,31 +349,6 @@ impl Fold {
         self.ranges.insert(header.partition, header.end);
         Ok(true)
     }
-
-    /// Puts rows into their windows; those of closed windows come back as late.
-    fn merge(&mut self, rows: &RecordBatch) -> Result<Vec<LateRows>, FoldError> {
-        let mut late = Vec::new();
-        for (start, part) in windows::by_window(rows).map_err(|_| FoldError::Columns)? {
-            let count = source_rows(&part);
-            let end = self.windows.end_of(start);
-            if self
-                .watermark
-                .now()
-                .is_some_and(|now| self.windows.is_closed(start, now))
-            {
-                self.counts.late += count;
-                late.push(LateRows {
-                    window_start: start,
-                    window_end: end,
-                    rows: count,
-                });
-            } else {
-                self.counts.merged += count;
-                self.windows.add(&self.query, start, part)?;
-            }
-        }
-        Ok(late)
-    }
 }
 
 /// How many source rows are in partial rows.
@@ -310,4 +381,28 @@ fn touched_at(query: &Query, rows: &RecordBatch, offset: i64) -> Result<RecordBa
     let last = columns.len() - 1;
     columns[last] = Arc::new(Int64Array::from_value(offset, rows.num_rows()));
     RecordBatch::try_new(Arc::clone(&query.partial), columns).map_err(|_| FoldError::Columns)
+}
+
+/// Partial rows under another window start.
+fn with_start(rows: &RecordBatch, start: i64) -> Result<RecordBatch, FoldError> {
+    with_starts(rows, Int64Array::from_value(start, rows.num_rows()))
+}
+
+fn with_starts(rows: &RecordBatch, starts: Int64Array) -> Result<RecordBatch, FoldError> {
+    let mut columns = rows.columns().to_vec();
+    columns[0] = Arc::new(starts);
+    RecordBatch::try_new(rows.schema(), columns).map_err(|_| FoldError::Columns)
+}
+
+/// The partial rows that an offset from `since` on has touched.
+fn touched_since(rows: &RecordBatch, since: i64) -> Result<RecordBatch, FoldError> {
+    let touched = rows
+        .column(rows.num_columns() - 1)
+        .as_primitive::<Int64Type>();
+    let recent: BooleanArray = touched
+        .values()
+        .iter()
+        .map(|touched| Some(*touched >= since))
+        .collect();
+    filter_record_batch(rows, &recent).map_err(|_| FoldError::Columns)
 }

@@ -5,16 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion_common::{DFSchemaRef, Result, ScalarValue};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{DFSchema, DFSchemaRef, Result, ScalarValue};
 use datafusion_expr::expr::AggregateFunction;
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_expr::{Expr, FetchType, LogicalPlan, SortExpr};
 
 use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
-use super::{FORMAT, Query, Settings, Window, check, risk};
+use super::{FORMAT, Query, Settings, Spread, check, limits, risk};
 use crate::functions::mask::{Mask, MaskCoordinate};
-use crate::sql::{Insert, JobError, Location, Script, Sink, Source, suggest};
+use crate::sql::{Emit, Insert, JobError, Location, Script, Sink, Source, suggest};
+use crate::window::Window;
 
 pub(super) fn plan(
     script: &Script,
@@ -78,6 +80,8 @@ pub(super) struct Job<'a> {
 
 /// The plan, taken apart: SELECT list over HAVING over the aggregate over WHERE over the source.
 pub(super) struct Parts {
+    /// ORDER BY … LIMIT, over groups and aggregates.
+    pub(super) top: Option<(Vec<SortExpr>, usize)>,
     /// Each column of the SELECT list and its name.
     pub(super) projection: Vec<(Expr, String)>,
     pub(super) having: Option<Expr>,
@@ -88,21 +92,34 @@ pub(super) struct Parts {
     pub(super) source: DFSchemaRef,
 }
 
-fn take_apart(plan: &LogicalPlan) -> Option<Parts> {
-    let LogicalPlan::Projection(projection) = plan else {
-        return None;
+fn take_apart(plan: &LogicalPlan) -> Result<Option<Parts>> {
+    let (limit, below) = match plan {
+        LogicalPlan::Limit(limit) => (Some(limit), limit.input.as_ref()),
+        other => (None, other),
     };
-    let names = projection
-        .schema
-        .fields()
-        .iter()
-        .map(|field| field.name().clone());
+    let mut below = below;
+    let mut sort = None;
+    let mut names: Option<Vec<String>> = None;
+    // What is sorted by, but not in the SELECT list, is carried through the sort and left out above it.
+    if let LogicalPlan::Projection(outer) = below
+        && let LogicalPlan::Sort(_) = outer.input.as_ref()
+    {
+        names = Some(fields_of(outer.schema.as_ref()));
+        below = outer.input.as_ref();
+    }
+    if let LogicalPlan::Sort(found) = below {
+        sort = Some(found);
+        below = found.input.as_ref();
+    }
+    let LogicalPlan::Projection(projection) = below else {
+        return Ok(None);
+    };
     let (having, below) = match projection.input.as_ref() {
         LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
         other => (None, other),
     };
     let LogicalPlan::Aggregate(aggregate) = below else {
-        return None;
+        return Ok(None);
     };
     let (filter, below) = match aggregate.input.as_ref() {
         LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
@@ -112,26 +129,73 @@ fn take_apart(plan: &LogicalPlan) -> Option<Parts> {
         below,
         LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)
     ) {
-        return None;
+        return Ok(None);
     }
-    Some(Parts {
-        projection: projection.expr.iter().cloned().zip(names).collect(),
+    let top = match (limit, sort) {
+        (None, None) => None,
+        (Some(limit), Some(sort)) => {
+            let FetchType::Literal(Some(rows)) = limit.get_fetch_type()? else {
+                return Ok(None);
+            };
+            let order = sort
+                .expr
+                .iter()
+                .map(|by| {
+                    let expr = by.expr.clone().transform_up(|expr| {
+                        let Expr::Column(column) = &expr else {
+                            return Ok(Transformed::no(expr));
+                        };
+                        let place = projection.schema.index_of_column(column)?;
+                        let value = projection.expr[place].clone().unalias_nested().data;
+                        Ok(Transformed::new(value, true, TreeNodeRecursion::Jump))
+                    })?;
+                    Ok(SortExpr {
+                        expr: expr.data,
+                        ..by.clone()
+                    })
+                })
+                .collect::<Result<Vec<_>>>()?;
+            Some((order, rows))
+        }
+        _ => return Ok(None),
+    };
+    let all = fields_of(projection.schema.as_ref());
+    let kept = names.as_ref().map_or(all.len(), Vec::len);
+    Ok(Some(Parts {
+        top,
+        projection: projection
+            .expr
+            .iter()
+            .cloned()
+            .zip(all)
+            .take(kept)
+            .collect(),
         having,
         groups: aggregate.group_expr.clone(),
         aggregates: aggregate.aggr_expr.clone(),
         grouped: Arc::clone(&aggregate.schema),
         filter,
         source: Arc::clone(below.schema()),
-    })
+    }))
+}
+
+fn fields_of(schema: &DFSchema) -> Vec<String> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect()
 }
 
 impl Job<'_> {
     fn query(&self) -> Result<Query, Vec<JobError>> {
-        let context = Context::new(&self.insert.source, self.columns);
+        let windowed = self.insert.window.is_some_and(Window::is_bounded);
+        let context = Context::new(&self.insert.source, self.columns, windowed);
         let plan = context
             .plan((*self.insert.query).clone())
             .map_err(|error| check::locate(self.insert, &context, &error))?;
-        let Some(parts) = take_apart(&plan) else {
+        let failed = |error| vec![JobError::bare(self.insert.at, check::message(&error))];
+        let Some(parts) = take_apart(&plan).map_err(failed)? else {
             let help =
                 "a query is SELECT … FROM TUMBLE(…) WHERE … GROUP BY window_start, … HAVING …";
             return Err(vec![JobError::new(
@@ -141,15 +205,61 @@ impl Job<'_> {
             )]);
         };
         let mut errors = Vec::new();
+        let window = self.window(&mut errors);
         let columns = self.group_columns(&parts, &mut errors);
+        limits::check(self, &parts, &columns, window, &mut errors);
         self.key(&parts, &columns, &mut errors);
         self.risks(&parts, &mut errors);
         let masks = self.masks(&parts, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
-        self.compile(parts, columns, masks)
-            .map_err(|error| vec![JobError::bare(self.insert.at, check::message(&error))])
+        self.compile(parts, columns, masks, window).map_err(failed)
+    }
+
+    /// The windows, with what the sink says of them.
+    fn window(&self, errors: &mut Vec<JobError>) -> Window {
+        let at = |option| self.script.option_at(&self.sink.name, option, self.sink.at);
+        let window = self
+            .insert
+            .window
+            .unwrap_or(Window::Unbounded { ttl_ms: None });
+        let Window::Unbounded { .. } = window else {
+            if self.sink.state_ttl.is_some() {
+                errors.push(JobError::new(
+                    at("state_ttl"),
+                    "state_ttl is for queries without windows: a window's state goes when it is closed",
+                    "leave it out",
+                ));
+            }
+            return window;
+        };
+        if self.sink.emit == Emit::Final {
+            errors.push(JobError::new(
+                at("emit"),
+                "a query without windows has no final result",
+                "write emit = 'changes', or group by a window: FROM TUMBLE(source, event_time, INTERVAL '1 hour') … GROUP BY window_start, …",
+            ));
+        }
+        if !self.sink.grace.is_zero() {
+            errors.push(JobError::new(
+                at("grace"),
+                "grace is for windows, and the query has none",
+                "leave it out",
+            ));
+        }
+        let ttl_ms = self
+            .sink
+            .state_ttl
+            .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+        if ttl_ms == Some(0) {
+            errors.push(JobError::new(
+                at("state_ttl"),
+                "a group would be forgotten at once",
+                "write state_ttl = INTERVAL '30 days', or leave it out to keep every group",
+            ));
+        }
+        Window::Unbounded { ttl_ms }
     }
 
     /// Tells windows from keys.
@@ -167,7 +277,9 @@ impl Job<'_> {
                 }
             })
             .collect();
-        if !columns.contains(&GroupColumn::WindowStart)
+        let windowed = self.insert.window.is_some_and(Window::is_bounded);
+        if windowed
+            && !columns.contains(&GroupColumn::WindowStart)
             && !columns.contains(&GroupColumn::WindowEnd)
         {
             let help = "write GROUP BY window_start, window_end, …";
@@ -222,7 +334,7 @@ impl Job<'_> {
                     errors.push(JobError::new(
                         at,
                         what,
-                        "a key is made of window_start or window_end and the group's columns",
+                        "a key is made of the columns of GROUP BY",
                     ));
                 }
             }
@@ -232,7 +344,7 @@ impl Job<'_> {
         }
         let window = |column: &GroupColumn| !matches!(column, GroupColumn::Key(_));
         let mut missing = Vec::new();
-        if !covered.iter().any(|group| window(&columns[*group])) {
+        if columns.iter().any(&window) && !covered.iter().any(|group| window(&columns[*group])) {
             missing.push("window_start".to_owned());
         }
         for (position, group) in parts.groups.iter().enumerate() {
@@ -269,6 +381,9 @@ impl Job<'_> {
                     .get(position)
                     .map_or(self.insert.at, |item| Location::of(item, self.insert.at)),
             );
+        }
+        for by in parts.top.iter().flat_map(|(order, _)| order) {
+            check(&by.expr, self.insert.at);
         }
         if let Some(having) = &parts.having {
             let place = select.and_then(|select| select.having.as_ref());
@@ -337,16 +452,18 @@ impl Job<'_> {
 
     /// One line per thing that partial rows depend on. What only the results depend on (HAVING, the SELECT list's
     /// arithmetic) may change while state lives.
-    pub(super) fn fingerprint(&self, partial: &Schema) -> String {
+    pub(super) fn fingerprint(&self, partial: &Schema, window: Window, spread: Spread) -> String {
         let mut text = format!("format {FORMAT}\n");
         let mut line = |name: &str, value: &str| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name} {value}");
         };
-        let Window::Tumbling { size_ms } = self.insert.window;
         line("topic", &self.source.topic);
         line("event time", &self.source.event_time);
-        line("windows", &format!("tumbling, {size_ms} ms"));
+        line("windows", &window.text());
+        if spread != Spread::Key {
+            line("spread", &format!("{spread:?}").to_lowercase());
+        }
         if let Some(select) = check::select(&self.insert.query) {
             line(
                 "where",

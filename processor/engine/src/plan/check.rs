@@ -10,6 +10,7 @@ use datafusion_sql::sqlparser::ast::{
 
 use super::context::{Context, WINDOW_COLUMNS};
 use crate::sql::{Insert, JobError, Location, Script, Source, suggest};
+use crate::window::Window;
 
 /// The SELECT of an INSERT: the parser has let nothing else through.
 pub(super) fn select(query: &Query) -> Option<&Select> {
@@ -92,7 +93,10 @@ pub(super) fn columns(insert: &Insert, columns: &Schema, errors: &mut Vec<JobErr
     let Some(select) = select(&insert.query) else {
         return;
     };
-    let mut known: Vec<&str> = names(columns).chain(WINDOW_COLUMNS).collect();
+    let mut known: Vec<&str> = names(columns).collect();
+    if insert.window.is_some_and(Window::is_bounded) {
+        known.extend(WINDOW_COLUMNS);
+    }
     let mut qualifier = insert.source.clone();
     if let Some(TableFactor::Table {
         alias: Some(alias), ..
@@ -127,6 +131,7 @@ pub(super) fn columns(insert: &Insert, columns: &Schema, errors: &mut Vec<JobErr
     };
     let _ = select.group_by.visit(&mut visitor);
     let _ = select.having.visit(&mut visitor);
+    let _ = insert.query.order_by.visit(&mut visitor);
 }
 
 pub(super) fn normal(ident: &Ident) -> String {
@@ -167,6 +172,17 @@ impl Visitor for Names<'_> {
             _ => return ControlFlow::Continue(()),
         };
         let name = normal(ident);
+        if WINDOW_COLUMNS.contains(&name.as_str()) && !self.known.contains(&name.as_str()) {
+            self.errors.push(JobError::new(
+                ident.span.start.into(),
+                format!("{name} is a window's, and the query has no windows"),
+                format!(
+                    "write FROM TUMBLE({}, event_time, INTERVAL '1 hour')",
+                    self.qualifier
+                ),
+            ));
+            return ControlFlow::Continue(());
+        }
         if !self.known.contains(&name.as_str()) {
             let at = Location::from(ident.span.start);
             let mut help = suggest::help(&name, self.known.iter().copied());
@@ -220,6 +236,7 @@ fn parts(insert: &Insert) -> Vec<(Location, Query)> {
     };
     let with = |change: &dyn Fn(&mut Select)| {
         let mut query = (*insert.query).clone();
+        (query.order_by, query.limit_clause) = (None, None);
         if let SetExpr::Select(select) = query.body.as_mut() {
             select.selection = None;
             select.having = None;
@@ -227,10 +244,12 @@ fn parts(insert: &Insert) -> Vec<(Location, Query)> {
         }
         query
     };
-    let window = || {
-        vec![SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(
+    // Something that can be selected whatever else the query does.
+    let window = || match whole.projection.first() {
+        Some(first) if !insert.window.is_some_and(Window::is_bounded) => vec![first.clone()],
+        _ => vec![SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(
             "window_start",
-        )))]
+        )))],
     };
     let mut parts = Vec::new();
     for item in &whole.projection {

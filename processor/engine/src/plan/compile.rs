@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::row::{RowConverter, SortField};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{
     Column, DFSchema, DFSchemaRef, Result, TableReference, plan_datafusion_err, plan_err,
@@ -19,9 +21,11 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::build::{Job, Parts};
 use super::context::{WINDOW_COLUMNS, window_fields};
-use super::groups::{Aggregate, Fragments, GroupColumn};
-use super::{Query, ROWS, TOUCHED, WINDOW_START, Window};
+use super::groups::{Aggregate, Fragments, GroupColumn, Top};
+use super::score::Scores;
+use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};
 use crate::functions::mask::Mask;
+use crate::window::Window;
 
 impl Job<'_> {
     pub(super) fn compile(
@@ -29,6 +33,7 @@ impl Job<'_> {
         parts: Parts,
         group_columns: Vec<GroupColumn>,
         masks: Vec<Option<Mask>>,
+        window: Window,
     ) -> Result<Query> {
         let simplified = |expr: &Expr| simplify(expr.clone(), &parts.source);
         let filter = parts.filter.as_ref().map(simplified).transpose()?;
@@ -109,26 +114,63 @@ impl Job<'_> {
         for aggregate in &compiled {
             partial.extend(aggregate.function.state_fields()?);
         }
+        if window.pane_ms().is_none() {
+            partial.push(Arc::new(Field::new(WINDOW_END, DataType::Int64, false)));
+        }
         partial.push(Arc::new(Field::new(ROWS, DataType::Int64, false)));
         partial.push(Arc::new(Field::new(TOUCHED, DataType::Int64, false)));
         let partial = Arc::new(Schema::new(partial));
 
-        let grouped = grouped_schema(
+        let unscored = grouped_schema(
             &parts.grouped,
             &group_columns,
             &group_fields,
             &compiled,
             kept_df.as_arrow(),
         )?;
+        let mut scores = Scores::default();
         let having = parts
             .having
+            .map(|having| scores.replace(having))
+            .transpose()?;
+        let mut order = Vec::new();
+        for by in parts.top.iter().flat_map(|(order, _)| order) {
+            order.push((scores.replace(by.expr.clone())?, by.asc, by.nulls_first));
+        }
+        let selected = parts
+            .projection
+            .iter()
+            .map(|(expr, _)| scores.replace(expr.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        let scored = scores
+            .arguments()
+            .iter()
+            .map(|argument| physical(argument, &unscored))
+            .collect::<Result<Vec<_>>>()?;
+        let mut fields: Vec<_> = unscored
+            .iter()
+            .map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)))
+            .collect();
+        fields.extend(scores.fields().map(|field| (None, Arc::new(field))));
+        let grouped = DFSchema::new_with_metadata(fields, HashMap::new())?;
+        let having = having
             .as_ref()
             .map(|having| physical(having, &grouped))
             .transpose()?;
-        let projection = parts
-            .projection
+        let order = order
             .iter()
-            .map(|(expr, _)| physical(expr, &grouped))
+            .map(|(expr, ascending, nulls_first)| {
+                let options = SortOptions {
+                    descending: !ascending,
+                    nulls_first: *nulls_first,
+                };
+                Ok((physical(expr, &grouped)?, options))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let top = parts.top.map(|(_, rows)| Top { order, rows });
+        let projection = selected
+            .iter()
+            .map(|expr| physical(expr, &grouped))
             .collect::<Result<Vec<_>>>()?;
         let mut output = Vec::new();
         for (expr, (_, name)) in projection.iter().zip(&parts.projection) {
@@ -142,11 +184,24 @@ impl Job<'_> {
         output.push(Field::new("version", DataType::Int64, false));
         output.push(Field::new("is_final", DataType::Boolean, false));
 
-        let Window::Tumbling { size_ms } = self.insert.window;
-        let fingerprint = self.fingerprint(&partial);
+        let spread = match (&top, window) {
+            (None, _) => Spread::Key,
+            (Some(_), Window::Tumbling { .. }) => Spread::Window,
+            (Some(_), _) => Spread::One,
+        };
+        let fingerprint = self.fingerprint(&partial, window, spread);
+        let sort_fields: Vec<SortField> = group_fields[1..]
+            .iter()
+            .map(|field| SortField::new(field.data_type().clone()))
+            .collect();
+        let key_rows = match sort_fields.is_empty() {
+            true => None,
+            false => Some(RowConverter::new(sort_fields)?),
+        };
         let fragments = Fragments {
             event_time: input.index_of(&self.source.event_time)?,
-            size_ms,
+            window,
+            key_rows,
             filter: filter
                 .as_ref()
                 .map(|filter| physical(filter, &windowed_df))
@@ -159,7 +214,10 @@ impl Job<'_> {
             aggregates: compiled,
             group_columns,
             grouped: Arc::clone(grouped.inner()),
+            scored,
+            history_ms: i64::try_from(self.sink.history_ttl.as_millis()).unwrap_or(i64::MAX),
             having,
+            top,
             projection,
             input: Arc::clone(&input),
         };
@@ -167,7 +225,8 @@ impl Job<'_> {
             name: self.sink.name.clone(),
             source: self.source.clone(),
             sink: self.sink.clone(),
-            window: self.insert.window,
+            window,
+            spread,
             input,
             partial,
             keys: fragments.keys.len(),

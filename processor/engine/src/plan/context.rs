@@ -51,9 +51,12 @@ impl TableSource for Windowed {
 }
 
 impl Context {
-    pub(super) fn new(name: &str, columns: &Schema) -> Self {
+    /// `windowed`: whether the source has window columns.
+    pub(super) fn new(name: &str, columns: &Schema, windowed: bool) -> Self {
         let mut fields: Vec<Arc<Field>> = columns.fields().iter().cloned().collect();
-        fields.extend(window_fields());
+        if windowed {
+            fields.extend(window_fields());
+        }
         let table = Arc::new(Windowed {
             schema: Arc::new(Schema::new(fields)),
         });

@@ -2,69 +2,83 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
-use arrow::compute::{SortColumn, filter_record_batch, lexsort_to_indices, take};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, UInt32Array};
+use arrow::compute::{
+    SortColumn, SortOptions, cast, filter, filter_record_batch, lexsort_to_indices, take,
+    take_record_batch,
+};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::{DataFusionError, Result};
 
-use super::groups::{Fragments, GroupColumn, Groups, check_columns};
+use super::groups::{Fragments, GroupColumn, Groups, Top, Values, check_columns};
 use super::scan::{mask, timestamps};
+use crate::history::History;
 
 impl Fragments {
+    /// `history` is read for scores, and learns from final results.
     pub(super) fn finish(
         &self,
-        partial: &RecordBatch,
+        partials: &[RecordBatch],
         is_final: bool,
+        history: &mut History,
         partial_schema: &SchemaRef,
         output: &SchemaRef,
     ) -> Result<RecordBatch> {
-        check_columns(partial, partial_schema, "partial")?;
-        if partial.num_rows() == 0 {
+        if partials.iter().all(|partial| partial.num_rows() == 0) {
             return Ok(RecordBatch::new_empty(Arc::clone(output)));
         }
         let mut groups = Groups::new(self)?;
-        groups.merge(partial)?;
-        let (keys, values, touched) = groups.into_values()?;
+        for partial in partials.iter().filter(|partial| partial.num_rows() > 0) {
+            check_columns(partial, partial_schema, "partial")?;
+            groups.merge(partial, None)?;
+        }
+        let Values {
+            groups: keys,
+            values,
+            ends,
+            touched,
+        } = in_order(groups.into_values()?)?;
 
-        // All windows have one length: their starts have the order of their ends.
-        let columns: Vec<SortColumn> = keys
-            .iter()
-            .map(|key| SortColumn {
-                values: Arc::clone(key),
-                options: None,
-            })
-            .collect();
-        let order = lexsort_to_indices(&columns, None)?;
-        let sorted = |column: &ArrayRef| take(column, &order, None);
-        let keys = keys.iter().map(sorted).collect::<Result<Vec<_>, _>>()?;
-        let values = values.iter().map(sorted).collect::<Result<Vec<_>, _>>()?;
-        let touched = sorted(&touched)?;
-
-        let starts = keys[0].as_primitive::<Int64Type>().values().clone();
-        let ends: Vec<i64> = starts.iter().map(|start| start + self.size_ms).collect();
         let mut columns: Vec<ArrayRef> = self
             .group_columns
             .iter()
             .map(|column| match column {
-                GroupColumn::WindowStart => timestamps(starts.clone()),
-                GroupColumn::WindowEnd => timestamps(ends.clone().into()),
+                GroupColumn::WindowStart => {
+                    timestamps(keys[0].as_primitive::<Int64Type>().values().clone())
+                }
+                GroupColumn::WindowEnd => timestamps(ends.values().clone()),
                 GroupColumn::Key(key) => Arc::clone(&keys[1 + key]),
             })
             .collect();
+        // A group without windows has no end of its own: all of its rows are moved alike.
+        let windows = match self.window.is_bounded() {
+            true => ends.values().clone(),
+            false => vec![0; ends.len()].into(),
+        };
         for (aggregate, value) in self.aggregates.iter().zip(values) {
             columns.push(match &aggregate.mask {
-                Some(mask) => mask.apply(&value, &ends, &keys[1..])?,
+                Some(mask) => mask.apply(&value, &windows, &keys[1..])?,
                 None => value,
             });
         }
-        let version = version(&touched, is_final)?;
+        if !self.scored.is_empty() {
+            let scores = self.scores(&columns, &keys[1..], &ends, is_final, history)?;
+            columns.extend(scores);
+        }
         let mut grouped = RecordBatch::try_new(Arc::clone(&self.grouped), columns)?;
-        let mut versions: ArrayRef = Arc::new(version);
+        let mut versions: ArrayRef = Arc::new(version(&touched, is_final)?);
+        let mut ends: ArrayRef = Arc::new(ends);
         if let Some(having) = &self.having {
             let keep = mask(having, &grouped)?;
-            versions = arrow::compute::filter(&versions, &keep)?;
+            versions = filter(&versions, &keep)?;
+            ends = filter(&ends, &keep)?;
             grouped = filter_record_batch(&grouped, &keep)?;
+        }
+        if let Some(top) = &self.top {
+            let best = top.best(&grouped, &ends)?;
+            versions = take(&versions, &best, None)?;
+            grouped = take_record_batch(&grouped, &best)?;
         }
         let rows = grouped.num_rows();
         let mut columns = self
@@ -80,6 +94,118 @@ impl Fragments {
             columns,
             &options,
         )?)
+    }
+
+    /// The columns of `anomaly_score`. Rows are in the order of their windows' ends, so that a window is scored against
+    /// those before it.
+    fn scores(
+        &self,
+        columns: &[ArrayRef],
+        keys: &[ArrayRef],
+        ends: &Int64Array,
+        is_final: bool,
+        history: &mut History,
+    ) -> Result<Vec<ArrayRef>> {
+        let rows = ends.len();
+        let fields = self.grouped.fields()[..columns.len()].to_vec();
+        let seen = RecordBatch::try_new(
+            Arc::new(arrow::datatypes::Schema::new(fields)),
+            columns.to_vec(),
+        )?;
+        let values = self
+            .scored
+            .iter()
+            .map(|expr| {
+                let value = expr.evaluate(&seen)?.into_array(rows)?;
+                Ok(cast(&value, &DataType::Float64)?)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let keys = self.key_bytes(keys)?;
+        let mut scores = vec![Vec::with_capacity(rows); values.len()];
+        for row in 0..rows {
+            let key = keys.as_ref().map(|keys| keys.row(row));
+            let key = key.as_ref().map_or(&[][..], |key| key.data());
+            let values: Vec<Option<f64>> = values
+                .iter()
+                .map(|value| {
+                    let value = value.as_primitive::<Float64Type>();
+                    value.is_valid(row).then(|| value.value(row))
+                })
+                .collect();
+            for (column, score) in scores.iter_mut().zip(history.scores(key, &values)) {
+                column.push(score);
+            }
+            if is_final {
+                history.learn(key, ends.value(row), &values, self.history_ms);
+            }
+        }
+        Ok(scores
+            .into_iter()
+            .map(|scores| Arc::new(Float64Array::from(scores)) as ArrayRef)
+            .collect())
+    }
+}
+
+/// Sorts groups by their windows' end, then by their keys.
+fn in_order(found: Values) -> Result<Values> {
+    let mut columns = vec![sort_column(Arc::new(found.ends.clone()))];
+    columns.extend(found.groups.iter().cloned().map(sort_column));
+    let order = lexsort_to_indices(&columns, None)?;
+    let sorted = |column: &ArrayRef| take(column, &order, None);
+    Ok(Values {
+        groups: found
+            .groups
+            .iter()
+            .map(sorted)
+            .collect::<Result<Vec<_>, _>>()?,
+        values: found
+            .values
+            .iter()
+            .map(sorted)
+            .collect::<Result<Vec<_>, _>>()?,
+        ends: take(&found.ends, &order, None)?
+            .as_primitive::<Int64Type>()
+            .clone(),
+        touched: sorted(&found.touched)?,
+    })
+}
+
+fn sort_column(values: ArrayRef) -> SortColumn {
+    SortColumn {
+        values,
+        options: None,
+    }
+}
+
+impl Top {
+    /// The rows to keep, best first within each window. Those that the order does not tell apart keep the order that
+    /// they came in.
+    fn best(&self, grouped: &RecordBatch, ends: &ArrayRef) -> Result<UInt32Array> {
+        let rows = grouped.num_rows();
+        let mut columns = vec![sort_column(Arc::clone(ends))];
+        for (expr, options) in &self.order {
+            columns.push(SortColumn {
+                values: expr.evaluate(grouped)?.into_array(rows)?,
+                options: Some(*options),
+            });
+        }
+        let places = UInt32Array::from_iter_values((0..rows).map(|row| row as u32));
+        columns.push(SortColumn {
+            values: Arc::new(places),
+            options: Some(SortOptions::default()),
+        });
+        let order = lexsort_to_indices(&columns, None)?;
+        let ends = ends.as_primitive::<Int64Type>();
+        let (mut window, mut taken) = (None, 0);
+        let best = order.values().iter().copied().filter(|row| {
+            let end = ends.value(*row as usize);
+            if window != Some(end) {
+                (window, taken) = (Some(end), 0);
+            }
+            taken += 1;
+            taken <= self.rows
+        });
+        Ok(best.collect::<Vec<u32>>().into())
     }
 }
 

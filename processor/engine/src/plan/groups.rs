@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::compute::{SortOptions, concat_batches};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use arrow::row::RowConverter;
 use datafusion_common::{DataFusionError, Result, exec_err, internal_datafusion_err};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
@@ -14,6 +16,7 @@ use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_
 use datafusion_physical_plan::aggregates::order::GroupOrdering;
 
 use crate::functions::mask::Mask;
+use crate::window::Window;
 
 /// A query's compiled expressions.
 #[derive(Debug)]
@@ -22,8 +25,8 @@ pub(super) struct Fragments {
     pub(super) input: SchemaRef,
     /// Where event time stands in them.
     pub(super) event_time: usize,
-    /// The windows' length.
-    pub(super) size_ms: i64,
+    /// How event time is cut.
+    pub(super) window: Window,
     /// [`Fragments::input`] and, if some expression needs them, window_start and window_end.
     pub(super) windowed: SchemaRef,
     /// Over [`Fragments::windowed`].
@@ -34,6 +37,8 @@ pub(super) struct Fragments {
     pub(super) kept_schema: SchemaRef,
     /// The group keys without the window, over [`Fragments::kept_schema`].
     pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Turns key columns into bytes; `None` if there are no keys.
+    pub(super) key_rows: Option<RowConverter>,
     /// The window's start and the keys.
     pub(super) group_schema: SchemaRef,
     /// In the order of their states in partial rows.
@@ -44,8 +49,24 @@ pub(super) struct Fragments {
     pub(super) grouped: SchemaRef,
     /// Over [`Fragments::grouped`].
     pub(super) having: Option<Arc<dyn PhysicalExpr>>,
+    /// What `anomaly_score` is asked of, over the columns of [`Fragments::grouped`] before the scores, which are its
+    /// last ones, in this order.
+    pub(super) scored: Vec<Arc<dyn PhysicalExpr>>,
+    /// For how long a group's history is kept without a window of its own, in milliseconds.
+    pub(super) history_ms: i64,
+    /// ORDER BY … LIMIT.
+    pub(super) top: Option<Top>,
     /// The SELECT list, over [`Fragments::grouped`].
     pub(super) projection: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// The first rows of each window in some order.
+#[derive(Debug)]
+pub(super) struct Top {
+    /// Over [`Fragments::grouped`].
+    pub(super) order: Vec<(Arc<dyn PhysicalExpr>, SortOptions)>,
+    /// How many.
+    pub(super) rows: usize,
 }
 
 /// A column of GROUP BY.
@@ -86,6 +107,8 @@ impl Aggregate {
 pub(super) struct Evaluated {
     /// The window's start, then the keys.
     pub(super) groups: Vec<ArrayRef>,
+    /// Where each row's interval ends, for windows that do not lie fast in time.
+    pub(super) ends: Option<Vec<i64>>,
     pub(super) args: Vec<Vec<ArrayRef>>,
     pub(super) filters: Vec<Option<BooleanArray>>,
 }
@@ -94,6 +117,8 @@ pub(super) struct Groups<'a> {
     fragments: &'a Fragments,
     values: Box<dyn GroupValues>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    /// Where each group's interval ends, for windows that do not lie fast in time.
+    ends: Option<Vec<i64>>,
     /// How many source rows are in each group.
     rows: Vec<i64>,
     /// The highest partials offset that touched each group.
@@ -111,6 +136,7 @@ impl<'a> Groups<'a> {
                 .iter()
                 .map(Aggregate::accumulator)
                 .collect::<Result<_>>()?,
+            ends: fragments.window.pane_ms().is_none().then(Vec::new),
             rows: Vec::new(),
             touched: Vec::new(),
             indices: Vec::new(),
@@ -123,7 +149,18 @@ impl<'a> Groups<'a> {
         let total = self.values.len();
         self.rows.resize(total, 0);
         self.touched.resize(total, 0);
+        if let Some(ends) = &mut self.ends {
+            ends.resize(total, i64::MIN);
+        }
         Ok(total)
+    }
+
+    fn extend_to(&mut self, row_ends: &[i64]) {
+        if let Some(ends) = &mut self.ends {
+            for (index, end) in self.indices.iter().zip(row_ends) {
+                ends[*index] = ends[*index].max(*end);
+            }
+        }
     }
 
     /// Takes source rows in.
@@ -131,6 +168,9 @@ impl<'a> Groups<'a> {
         let total = self.intern(&rows.groups)?;
         for index in &self.indices {
             self.rows[*index] += 1;
+        }
+        if let Some(ends) = &rows.ends {
+            self.extend_to(ends);
         }
         for ((accumulator, args), filter) in self
             .accumulators
@@ -143,11 +183,18 @@ impl<'a> Groups<'a> {
         Ok(())
     }
 
-    /// Takes partial rows in.
-    pub(super) fn merge(&mut self, partial: &RecordBatch) -> Result<()> {
+    /// Takes partial rows in, under other starts than their own if some are given.
+    pub(super) fn merge(&mut self, partial: &RecordBatch, starts: Option<ArrayRef>) -> Result<()> {
         let groups = 1 + self.fragments.keys.len();
         let columns = partial.columns();
-        let total = self.intern(&columns[..groups])?;
+        let total = match starts {
+            Some(starts) => {
+                let mut keys = columns[..groups].to_vec();
+                keys[0] = starts;
+                self.intern(&keys)?
+            }
+            None => self.intern(&columns[..groups])?,
+        };
         let mut next = groups;
         for (accumulator, aggregate) in self.accumulators.iter_mut().zip(&self.fragments.aggregates)
         {
@@ -157,6 +204,10 @@ impl<'a> Groups<'a> {
                 total,
             )?;
             next += aggregate.states;
+        }
+        if self.ends.is_some() {
+            self.extend_to(columns[next].as_primitive::<Int64Type>().values());
+            next += 1;
         }
         let rows = columns[next].as_primitive::<Int64Type>().values();
         let touched = columns[next + 1].as_primitive::<Int64Type>().values();
@@ -178,21 +229,51 @@ impl<'a> Groups<'a> {
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
+        columns.extend(
+            self.ends
+                .map(|ends| Arc::new(Int64Array::from(ends)) as ArrayRef),
+        );
         columns.push(Arc::new(Int64Array::from(self.rows)));
         columns.push(Arc::new(Int64Array::from(self.touched)));
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 
-    /// The groups' values: window start and keys, each aggregate's value, the highest offsets.
-    pub(super) fn into_values(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>, ArrayRef)> {
+    /// The groups' values.
+    pub(super) fn into_values(mut self) -> Result<Values> {
         let groups = self.values.emit(EmitTo::All)?;
         let values = self
             .accumulators
             .iter_mut()
             .map(|accumulator| accumulator.evaluate(EmitTo::All))
             .collect::<Result<_>>()?;
-        Ok((groups, values, Arc::new(Int64Array::from(self.touched))))
+        let ends = match (self.ends, self.fragments.window.size_ms()) {
+            (Some(ends), _) => ends,
+            (None, size_ms) => groups[0]
+                .as_primitive::<Int64Type>()
+                .values()
+                .iter()
+                .map(|start| start.saturating_add(size_ms.unwrap_or_default()))
+                .collect(),
+        };
+        Ok(Values {
+            groups,
+            values,
+            ends: Int64Array::from(ends),
+            touched: Arc::new(Int64Array::from(self.touched)),
+        })
     }
+}
+
+/// What the groups have come to.
+pub(super) struct Values {
+    /// The window's start, then the keys.
+    pub(super) groups: Vec<ArrayRef>,
+    /// Each aggregate's value.
+    pub(super) values: Vec<ArrayRef>,
+    /// The first millisecond behind each window.
+    pub(super) ends: Int64Array,
+    /// The highest partials offset that touched each group.
+    pub(super) touched: ArrayRef,
 }
 
 fn too_many_rows() -> DataFusionError {
@@ -200,14 +281,27 @@ fn too_many_rows() -> DataFusionError {
 }
 
 impl Fragments {
-    /// Merges partial rows to partial rows.
+    /// Merges partial rows to partial rows. Sessions that overlap are united first.
     pub(super) fn merge(&self, batches: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch> {
         let mut groups = Groups::new(self)?;
         for batch in batches {
             check_columns(batch, schema, "partial")?;
-            if batch.num_rows() > 0 {
-                groups.merge(batch)?;
+        }
+        if matches!(self.window, Window::Session { .. }) {
+            let all = concat_batches(schema, batches)?;
+            if all.num_rows() > 0 {
+                let end = all.num_columns() - 3;
+                let starts = self.unite(
+                    &all.columns()[1..=self.keys.len()],
+                    all.column(0).as_primitive::<Int64Type>().values(),
+                    all.column(end).as_primitive::<Int64Type>().values(),
+                )?;
+                groups.merge(&all, Some(Arc::new(Int64Array::from(starts))))?;
             }
+            return groups.into_partial(schema);
+        }
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            groups.merge(batch, None)?;
         }
         groups.into_partial(schema)
     }

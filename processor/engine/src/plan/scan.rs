@@ -18,6 +18,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::groups::{Evaluated, Fragments, Groups, check_columns};
 use super::{DeadRow, Scanned};
+use crate::window::Window;
 
 /// The zone of window_start and window_end, as arrow-avro names it.
 pub(super) const UTC: &str = "+00:00";
@@ -158,7 +159,8 @@ impl Fragments {
         })
     }
 
-    /// Window starts, and the rows that have none: each with its event time, if it is not null.
+    /// Each row's pane, by its start (where windows do not lie fast in time, its event time), and the rows that have
+    /// none: each with its event time, if it is not null.
     fn windows<T: ArrowPrimitiveType<Native = i64>>(
         &self,
         times: &PrimitiveArray<T>,
@@ -166,14 +168,15 @@ impl Fragments {
     ) -> (Vec<i64>, Vec<(usize, Option<i64>)>) {
         let mut starts = Vec::with_capacity(times.len());
         let mut bad = Vec::new();
+        let pane_ms = self.window.pane_ms().unwrap_or(1);
         // Neighbours are mostly in the same window: a division only where they are not.
         let (mut start, mut end) = (0, 0);
         for (row, time) in times.values().iter().enumerate() {
             let time = millis(*time);
             if time < start || time >= end {
                 if (FIRST_MS..=LAST_MS).contains(&time) {
-                    start = time - time.rem_euclid(self.size_ms);
-                    end = start + self.size_ms;
+                    start = time - time.rem_euclid(pane_ms);
+                    end = start + pane_ms;
                 } else if times.is_valid(row) {
                     bad.push((row, Some(time)));
                 }
@@ -194,11 +197,29 @@ impl Fragments {
         if self.windowed.fields().len() == self.input.fields().len() {
             return Ok(batch.clone());
         }
-        let ends: Vec<i64> = starts.iter().map(|start| start + self.size_ms).collect();
+        let size_ms = self.window.size_ms().unwrap_or_default();
+        let ends: Vec<i64> = starts.iter().map(|start| start + size_ms).collect();
         let mut columns = batch.columns().to_vec();
         columns.push(timestamps(starts.clone()));
         columns.push(timestamps(ends.into()));
         Ok(RecordBatch::try_new(Arc::clone(&self.windowed), columns)?)
+    }
+
+    /// How many row × window pairs rows of these panes make.
+    fn pairs(&self, panes: &Int64Array) -> u64 {
+        let Window::Hopping { .. } = self.window else {
+            return panes.len() as u64;
+        };
+        let (mut pairs, mut last) = (0, None);
+        for &pane in panes.values() {
+            let windows = match last {
+                Some((same, windows)) if same == pane => windows,
+                _ => self.window.starts_over(pane).count() as u64,
+            };
+            last = Some((pane, windows));
+            pairs += windows;
+        }
+        pairs
     }
 
     /// Evaluates and aggregates rows. If an expression fails on some, they are halved until the ones that it fails
@@ -211,9 +232,9 @@ impl Fragments {
         match self.evaluate(rows) {
             Ok(None) => scanned.filtered += count as u64,
             Ok(Some(evaluated)) => {
-                let assigned = evaluated.groups[0].len();
-                scanned.filtered += (count - assigned) as u64;
-                scanned.assigned += assigned as u64;
+                let kept = evaluated.groups[0].len();
+                scanned.filtered += (count - kept) as u64;
+                scanned.assigned += self.pairs(evaluated.groups[0].as_primitive());
                 groups.update(&evaluated)?;
             }
             Err(error) if !of_a_row(&error) => return Err(error),
@@ -266,6 +287,7 @@ impl Fragments {
         for key in &self.keys {
             groups.push(array(key)?);
         }
+        let ends = self.intervals(&mut groups)?;
         let mut args = Vec::with_capacity(self.aggregates.len());
         let mut filters = Vec::with_capacity(self.aggregates.len());
         for aggregate in &self.aggregates {
@@ -286,6 +308,7 @@ impl Fragments {
         }
         Ok(Some(Evaluated {
             groups,
+            ends,
             args,
             filters,
         }))

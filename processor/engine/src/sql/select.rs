@@ -1,19 +1,17 @@
 //! What a query may be: one SELECT with GROUP BY over the windows of one source.
 
 use datafusion_sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit,
+    Expr, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SetExpr, TableFactor, TableWithJoins, Visit,
 };
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::calls::Calls;
-use super::options::duration;
+use super::from::{self, EXAMPLE, From};
 use super::statement::normal;
 use super::{Insert, JobError, Location};
-use crate::plan::Window;
-
-const FROM: &str = "write FROM TUMBLE(source, event_time, INTERVAL '1 hour')";
+use crate::window::Window;
 
 /// Checks an INSERT's query. `None`, with errors, if it cannot be run.
 pub(super) fn check(
@@ -30,8 +28,8 @@ pub(super) fn check(
         check.not_a_select(&query);
         return None;
     };
-    check.select(select);
-    let from = check.from(&select.from);
+    let from = from::read(&select.from, tokens, at, check.errors);
+    check.select(select, from.as_ref());
     let mut calls = Calls {
         at,
         errors: check.errors,
@@ -71,7 +69,14 @@ pub(super) fn check(
         *args = None;
         *named = alias;
     }
-    complete_window(select);
+    let grouped = !no_groups(select);
+    if window.is_some() {
+        complete_window(select);
+    }
+    let window = match window {
+        None if grouped => Some(Window::Unbounded { ttl_ms: None }),
+        window => window,
+    };
     let group_by_at = keyword(tokens, &[Keyword::GROUP]).unwrap_or(at);
     let query = Box::new(query);
     Some(Insert {
@@ -110,12 +115,8 @@ fn complete_window(select: &mut Select) {
     }
 }
 
-struct From {
-    source: String,
-    source_at: Location,
-    alias: Option<datafusion_sql::sqlparser::ast::TableAlias>,
-    time_column: Option<(String, Location)>,
-    window: Window,
+fn no_groups(select: &Select) -> bool {
+    matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
 }
 
 struct Check<'a> {
@@ -139,15 +140,37 @@ impl Check<'_> {
                 "write the expressions into one SELECT",
             );
         }
-        if query.order_by.is_some() {
-            let help = "leave it out: rows come in the order of window end and key";
-            self.refuse(&[Keyword::ORDER], "ORDER BY is not supported", help);
+        let limit = query.limit_clause.as_ref();
+        if query.order_by.is_some() && limit.is_none() && query.fetch.is_none() {
+            let help = "add LIMIT n for the first n rows of each window, or leave ORDER BY out: rows come in the order of window end and key";
+            self.refuse(
+                &[Keyword::ORDER],
+                "ORDER BY without LIMIT is not supported",
+                help,
+            );
         }
-        if query.limit_clause.is_some() || query.fetch.is_some() {
-            let help = "leave it out; HAVING keeps the rows that a condition holds for";
+        if limit.is_some() && query.order_by.is_none() {
+            let help = "say which rows: ORDER BY … LIMIT n gives the first n of each window";
+            self.refuse(
+                &[Keyword::LIMIT],
+                "LIMIT without ORDER BY is not supported",
+                help,
+            );
+        }
+        let plain = match limit {
+            None => true,
+            Some(LimitClause::LimitOffset {
+                limit: Some(Expr::Value(rows)),
+                offset: None,
+                limit_by,
+            }) => limit_by.is_empty() && rows.to_string().parse::<u32>().is_ok_and(|rows| rows > 0),
+            Some(_) => false,
+        };
+        if !plain || query.fetch.is_some() {
+            let help = "write LIMIT and a positive number, without OFFSET: LIMIT 10";
             self.refuse(
                 &[Keyword::LIMIT, Keyword::OFFSET, Keyword::FETCH],
-                "LIMIT is not supported",
+                "this form of LIMIT is not supported",
                 help,
             );
         }
@@ -176,12 +199,12 @@ impl Check<'_> {
             self.errors.push(JobError::new(
                 at,
                 "INSERT INTO wants a SELECT",
-                format!("write SELECT … {}", &FROM[6..]),
+                format!("write SELECT … {}", &EXAMPLE[6..]),
             ));
         }
     }
 
-    fn select(&mut self, select: &Select) {
+    fn select(&mut self, select: &Select, from: Option<&From>) {
         if select.distinct.is_some() {
             self.refuse(
                 &[Keyword::DISTINCT],
@@ -235,7 +258,7 @@ impl Check<'_> {
                         "ROLLUP, CUBE and GROUPING SETS are not supported",
                         help,
                     );
-                } else if groups.is_empty() {
+                } else if groups.is_empty() && from.is_some_and(|from| from.window.is_some()) {
                     let at = Location::from(select.select_token.0.span.start);
                     let help = "add GROUP BY window_start, window_end, and the columns that make up a group";
                     self.errors
@@ -289,120 +312,10 @@ impl Check<'_> {
             names.push(name);
         }
     }
-
-    fn from(&mut self, from: &[TableWithJoins]) -> Option<From> {
-        let [table] = from else {
-            let at = keyword(self.tokens, &[Keyword::FROM]).unwrap_or(self.at);
-            let what = if from.is_empty() {
-                "the query has no FROM"
-            } else {
-                "joins are not supported"
-            };
-            self.errors.push(JobError::new(at, what, FROM));
-            return None;
-        };
-        if let Some(join) = table.joins.first() {
-            let at = keyword(
-                self.tokens,
-                &[Keyword::JOIN, Keyword::CROSS, Keyword::NATURAL],
-            )
-            .unwrap_or_else(|| Location::of(join, self.at));
-            self.errors.push(JobError::new(
-                at,
-                "joins are not supported",
-                "read one source: put what you need into its records",
-            ));
-            return None;
-        }
-        let at = Location::of(&table.relation, self.at);
-        let TableFactor::Table {
-            name, alias, args, ..
-        } = &table.relation
-        else {
-            let what = match &table.relation {
-                TableFactor::Derived { .. } => "subqueries are not supported",
-                _ => "this kind of table is not supported",
-            };
-            self.errors.push(JobError::new(at, what, FROM));
-            return None;
-        };
-        let function = name.to_string().to_uppercase();
-        let Some(args) = args else {
-            let what = format!("{name} is read without windows, which is not supported");
-            let help = format!("write FROM TUMBLE({name}, event_time, INTERVAL '1 hour')");
-            self.errors.push(JobError::new(at, what, help));
-            return None;
-        };
-        if function != "TUMBLE" {
-            let help = match function.as_str() {
-                "HOP" | "SESSION" | "CUMULATE" => format!("only tumbling windows are: {FROM}"),
-                _ => FROM.to_owned(),
-            };
-            self.errors.push(JobError::new(
-                at,
-                format!("{name}(…) is not supported"),
-                help,
-            ));
-            return None;
-        }
-        let expressions: Vec<&Expr> = args
-            .args
-            .iter()
-            .filter_map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-                _ => None,
-            })
-            .collect();
-        let [Expr::Identifier(source), Expr::Identifier(column), size] = expressions.as_slice()
-        else {
-            self.errors.push(JobError::new(
-                at,
-                "TUMBLE wants a source, its event time column and a length",
-                FROM,
-            ));
-            return None;
-        };
-        let size_at = Location::of(*size, self.time_at(at));
-        let window = match duration(size) {
-            Ok(size) if size.as_millis() > 0 => i64::try_from(size.as_millis()).ok(),
-            Ok(_) => {
-                self.errors.push(JobError::new(
-                    size_at,
-                    "the window has no length",
-                    "write INTERVAL '1 hour'",
-                ));
-                None
-            }
-            Err(what) => {
-                self.errors
-                    .push(JobError::new(size_at, what, "write INTERVAL '1 hour'"));
-                None
-            }
-        };
-        Some(From {
-            source: normal(source),
-            source_at: source.span.start.into(),
-            alias: alias.clone(),
-            time_column: Some((normal(column), column.span.start.into())),
-            window: Window::Tumbling { size_ms: window? },
-        })
-    }
-
-    /// The INTERVAL in TUMBLE(…): the parser keeps no place for it.
-    fn time_at(&self, otherwise: Location) -> Location {
-        let interval = |token: &&TokenWithSpan| {
-            matches!(&token.token, Token::Word(word) if word.keyword == Keyword::INTERVAL)
-                && Location::from(token.span.start) > otherwise
-        };
-        self.tokens
-            .iter()
-            .find(interval)
-            .map_or(otherwise, |token| token.span.start.into())
-    }
 }
 
 /// The first of some keywords outside of parentheses.
-fn keyword(tokens: &[TokenWithSpan], keywords: &[Keyword]) -> Option<Location> {
+pub(super) fn keyword(tokens: &[TokenWithSpan], keywords: &[Keyword]) -> Option<Location> {
     let mut depth = 0_usize;
     for token in tokens {
         match &token.token {

@@ -13,7 +13,9 @@ use super::options::Options;
 use super::{Emit, JobError, Location, Script, Sink, Source, select, suggest};
 
 const SOURCE_OPTIONS: [&str; 4] = ["topic", "event_time", "out_of_orderness", "idle_timeout"];
-const SINK_OPTIONS: [&str; 4] = ["topic", "key", "emit", "grace"];
+const SINK_OPTIONS: [&str; 6] = ["topic", "key", "emit", "grace", "state_ttl", "history_ttl"];
+/// How long `anomaly_score` remembers a silent group unless the job says otherwise.
+const HISTORY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
     let dialect = GenericDialect {};
@@ -170,16 +172,21 @@ impl Reader {
         let errors = &mut self.errors;
         let topic = options.required("topic", "trip_statistics", errors).0;
         let (key, key_at) = options.required("key", "window_start, vendor_id", errors);
-        if let Some((emit, at)) = options.optional("emit", "final", errors)
-            && emit != "final"
-        {
-            let what = format!("emit = '{emit}' is not supported");
-            errors.push(JobError::new(
-                at,
-                what,
-                "write emit = 'final': one row per window and key, when the window closes",
-            ));
-        }
+        let emit = match options.optional("emit", "final", errors) {
+            None => Emit::Final,
+            Some((emit, at)) => match emit.as_str() {
+                "final" => Emit::Final,
+                "changes" => Emit::Changes,
+                _ => {
+                    errors.push(JobError::new(
+                        at,
+                        format!("emit = '{emit}' is not supported"),
+                        "write emit = 'final': one row per window and key, when the window closes; or emit = 'changes': a row also whenever it has changed",
+                    ));
+                    Emit::Final
+                }
+            },
+        };
         let key: Vec<String> = key.split(',').map(|part| part.trim().to_owned()).collect();
         if key.len() > 1 && key.iter().any(String::is_empty) {
             errors.push(JobError::new(
@@ -191,8 +198,12 @@ impl Reader {
         let sink = Sink {
             topic,
             key,
-            emit: Emit::Final,
+            emit,
             grace: options.duration("grace", errors).unwrap_or(Duration::ZERO),
+            state_ttl: options.duration("state_ttl", errors),
+            history_ttl: options
+                .duration("history_ttl", errors)
+                .unwrap_or(HISTORY_TTL),
             at,
             name: name.clone(),
         };

@@ -95,7 +95,7 @@ fn wrong_statements_are_refused_where_they_stand() {
 #[test]
 fn wrong_options_are_refused_with_what_to_write() {
     let text = "CREATE SOURCE trips WITH (topik = 'trips', event_time = 5, out_of_orderness = 'soon', idle_timeout = INTERVAL '1 month');\n\
-                CREATE SINK out WITH (topic = '', emit = 'changes', grace = INTERVAL '1' HOUR);";
+                CREATE SINK out WITH (topic = '', emit = 'upserts', grace = INTERVAL '1' HOUR);";
     let errors = errors_of(text);
     expect(&errors, 1, 27, "no option topik", "did you mean topic?");
     expect(&errors, 1, 1, "topic is missing", "topic = 'trips'");
@@ -119,7 +119,7 @@ fn wrong_options_are_refused_with_what_to_write() {
         &errors,
         2,
         42,
-        "emit = 'changes' is not supported",
+        "emit = 'upserts' is not supported",
         "emit = 'final'",
     );
     expect(
@@ -244,15 +244,15 @@ fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
         &query(&format!("{GOOD} ORDER BY n")),
         3,
         145,
-        "ORDER BY is not supported",
-        "order of window end",
+        "ORDER BY without LIMIT",
+        "add LIMIT n",
     );
     expect(
         &query(&format!("{GOOD} LIMIT 3")),
         3,
         145,
-        "LIMIT is not supported",
-        "HAVING",
+        "LIMIT without ORDER BY",
+        "ORDER BY … LIMIT n",
     );
     expect(
         &query(&format!("{GOOD} UNION ALL SELECT 1")),
@@ -313,25 +313,32 @@ fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
     expect(
         &vary(
             "TUMBLE(trips, pickup_at,",
-            "HOP(trips, pickup_at, INTERVAL '5 minutes',",
+            "HOP(trips, pickup_at, INTERVAL '2 hours',",
         ),
         3,
-        68,
-        "HOP(…) is not supported",
-        "TUMBLE",
+        90,
+        "the step is longer than the length",
+        "takes the step first",
     );
     expect(
-        &vary("TUMBLE(trips, pickup_at,", "SESSION(trips, pickup_at,"),
+        &vary("TUMBLE(trips, pickup_at,", "CUMULATE(trips, pickup_at,"),
         3,
         68,
-        "SESSION(…)",
-        "TUMBLE",
+        "CUMULATE(…) is not supported",
+        "TUMBLE, HOP and SESSION",
+    );
+    expect(
+        &query(&format!("{GOOD} ORDER BY n LIMIT 3 OFFSET 1")),
+        3,
+        156,
+        "this form of LIMIT",
+        "without OFFSET",
     );
     expect(
         &vary("TUMBLE(trips, pickup_at, INTERVAL '1 hour')", "trips"),
         3,
-        68,
-        "without windows",
+        24,
+        "window_start is a window's",
         "TUMBLE(trips",
     );
     expect(
@@ -518,4 +525,115 @@ fn an_error_prints_as_line_and_column_with_its_help() {
         errors[0].to_string(),
         "3:13: there is no sink otu\n  help: did you mean out?, or declare it: CREATE SINK otu WITH (…);"
     );
+}
+
+/// A job with one sink's options and one query.
+fn with(sink: &str, query: &str) -> Vec<JobError> {
+    let sink = format!("CREATE SINK out WITH (topic = 'out', {sink});\n");
+    errors_of(&format!("{SOURCE}{sink}INSERT INTO out {query}"))
+}
+
+#[test]
+fn what_windows_ranks_changes_and_scores_ask_of_each_other_is_checked() {
+    let select = |items: &str, from: &str, rest: &str| {
+        format!(
+            "SELECT window_start, vendor_id, {items} FROM {from} GROUP BY window_start, vendor_id{rest}"
+        )
+    };
+    let tumble = "TUMBLE(trips, pickup_at, INTERVAL '1 hour')";
+    let hop = "HOP(trips, pickup_at, INTERVAL '5 minutes', INTERVAL '1 hour')";
+    let session = "SESSION(trips, pickup_at, INTERVAL '5 minutes')";
+    let key = "key = 'window_start, vendor_id'";
+    let changes = "key = 'window_start, vendor_id', emit = 'changes'";
+    let n = "count(*) AS n";
+    let plain = "SELECT vendor_id, count(*) AS n FROM trips GROUP BY vendor_id";
+    let top = " ORDER BY n DESC LIMIT 3";
+    for (sink, query, at, what) in [
+        (
+            key,
+            select("sum(date_part('hour', window_end)) AS n", hop, ""),
+            (3, 1),
+            "not known when a row is read",
+        ),
+        (
+            key,
+            select(
+                "count(*) FILTER (WHERE window_end > pickup_at) AS n",
+                session,
+                "",
+            ),
+            (3, 1),
+            "its session may still grow",
+        ),
+        (key, select(n, session, top), (3, 1), "each group's own"),
+        (
+            changes,
+            select(n, tumble, top),
+            (2, 78),
+            "ORDER BY … LIMIT lets through",
+        ),
+        (
+            changes,
+            select(n, tumble, " HAVING count(*) > 1"),
+            (2, 78),
+            "HAVING lets through",
+        ),
+        (changes, select(n, session, ""), (2, 78), "may still change"),
+        (
+            key,
+            select("anomaly_score(count(*)) AS n", tumble, top),
+            (3, 49),
+            "not both",
+        ),
+        (
+            key,
+            select("avg(anomaly_score(gc_distance)) AS n", tumble, ""),
+            (3, 53),
+            "not known when a row is read",
+        ),
+        (
+            "key = 'vendor_id'",
+            plain.to_owned(),
+            (2, 1),
+            "no final result",
+        ),
+        (
+            "key = 'vendor_id', emit = 'changes', grace = INTERVAL '1 minute'",
+            plain.to_owned(),
+            (2, 83),
+            "grace is for windows",
+        ),
+        (
+            "key = 'vendor_id', emit = 'changes', state_ttl = INTERVAL '0 minutes'",
+            plain.to_owned(),
+            (2, 87),
+            "forgotten at once",
+        ),
+        (
+            "key = 'vendor_id', emit = 'changes'",
+            plain.replace("count(*)", "anomaly_score(count(*))"),
+            (3, 35),
+            "compares windows",
+        ),
+        (
+            "key = 'n', emit = 'changes'",
+            plain.to_owned(),
+            (2, 44),
+            "not a column of GROUP BY",
+        ),
+        (
+            "key = 'window_start, vendor_id', state_ttl = INTERVAL '1 day'",
+            select(n, tumble, ""),
+            (2, 83),
+            "for queries without windows",
+        ),
+        (
+            key,
+            select("n", tumble, " ORDER BY m LIMIT 1"),
+            (3, 49),
+            "no column n",
+        ),
+    ] {
+        expect(&with(sink, &query), at.0, at.1, what, "");
+    }
 }

@@ -12,15 +12,111 @@ use proptest::prelude::*;
 use super::support::*;
 
 const FINGERPRINT: u64 = 42;
-const WINDOW_MS: i64 = 1_200_000;
-const QUERY: &str = "SELECT window_start, vendor_id, count(*) AS n,
-    sum(trip_duration) AS duration, sum(gc_distance) AS total, avg(gc_distance) AS mean,
-    max(google_distance) AS longest
-FROM TUMBLE(trips, pickup_at, INTERVAL '20 minutes')
-GROUP BY window_start, vendor_id";
+const AGGREGATES: &str = "count(*) AS n, sum(trip_duration) AS duration, sum(gc_distance) AS total,
+    avg(gc_distance) AS mean, max(google_distance) AS longest";
+
+/// Each kind of window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tumble,
+    Hop,
+    Session,
+    Unbounded,
+}
+
+const MINUTE: i64 = 60_000;
+const KINDS: [Kind; 4] = [Kind::Tumble, Kind::Hop, Kind::Session, Kind::Unbounded];
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop::sample::select(&KINDS[..])
+}
+
+fn windows() -> impl Strategy<Value = Kind> {
+    prop::sample::select(&KINDS[..3])
+}
+
+impl Kind {
+    fn query(self, emit: &str) -> Arc<Query> {
+        let (key, from) = match self {
+            Self::Tumble => (
+                "window_start, vendor_id",
+                "TUMBLE(trips, pickup_at, INTERVAL '20 minutes')",
+            ),
+            Self::Hop => (
+                "window_start, vendor_id",
+                "HOP(trips, pickup_at, INTERVAL '10 minutes', INTERVAL '25 minutes')",
+            ),
+            Self::Session => (
+                "window_start, vendor_id",
+                "SESSION(trips, pickup_at, INTERVAL '2 minutes')",
+            ),
+            Self::Unbounded => ("vendor_id", "trips"),
+        };
+        let text = format!(
+            "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
+             CREATE SINK out WITH (topic = 'out', key = '{key}', emit = '{emit}');
+             INSERT INTO out SELECT {key}, {AGGREGATES} FROM {from} GROUP BY {key}"
+        );
+        Arc::new(planned(&text, &trips_schema()).unwrap_or_else(|errors| panic!("{errors:?}")))
+    }
+
+    fn any_query(self) -> Arc<Query> {
+        self.query(if self == Self::Unbounded {
+            "changes"
+        } else {
+            "final"
+        })
+    }
+
+    /// The starts of the windows of each row, by vendor, found by looking at all rows.
+    fn counted(self, trips: &[Vec<Trip>]) -> BTreeMap<(i64, i32), (i64, i64)> {
+        let mut counts: BTreeMap<(i64, i32), (i64, i64)> = BTreeMap::new();
+        let mut count = |start: i64, trip: &Trip| {
+            let (n, duration) = counts.entry((start, trip.vendor)).or_default();
+            *n += 1;
+            *duration += i64::from(trip.duration);
+        };
+        let mut trips: Vec<&Trip> = trips.iter().flatten().collect();
+        match self {
+            Self::Tumble => {
+                for trip in trips {
+                    count(trip.pickup_ms.div_euclid(20 * MINUTE) * 20 * MINUTE, trip);
+                }
+            }
+            Self::Hop => {
+                for trip in trips {
+                    let latest = trip.pickup_ms.div_euclid(10 * MINUTE) * 10 * MINUTE;
+                    for start in (0..4).map(|back| latest - back * 10 * MINUTE) {
+                        if trip.pickup_ms < start + 25 * MINUTE {
+                            count(start, trip);
+                        }
+                    }
+                }
+            }
+            Self::Session => {
+                trips.sort_by_key(|trip| (trip.vendor, trip.pickup_ms));
+                let mut last: Option<(i32, i64, i64)> = None;
+                for trip in trips {
+                    let start = match last {
+                        Some((vendor, start, time))
+                            if vendor == trip.vendor && trip.pickup_ms - time < 2 * MINUTE =>
+                        {
+                            start
+                        }
+                        _ => trip.pickup_ms,
+                    };
+                    count(start, trip);
+                    last = Some((trip.vendor, start, trip.pickup_ms));
+                }
+            }
+            Self::Unbounded => trips.into_iter().for_each(|trip| count(0, trip)),
+        }
+        counts
+    }
+}
 
 fn query() -> Arc<Query> {
-    Arc::new(planned(&job("window_start, vendor_id", QUERY), &trips_schema()).unwrap())
+    Kind::Tumble.query("final")
 }
 
 /// One record of the partials topic.
@@ -107,13 +203,33 @@ fn apply(fold: &mut Fold, offset: usize, record: &Record) -> Applied {
 }
 
 /// Everything that a record gave, in a form that compares bit for bit.
-fn given(query: &Query, applied: &Applied) -> (bool, String, Vec<(i64, i64, RecordBatch)>) {
+fn given(fold: &mut Fold, applied: &Applied) -> (bool, String, Vec<(i64, i64, RecordBatch)>) {
     let closed = applied
         .closed
         .iter()
-        .map(|window| (window.start, window.end, window.finish(query).unwrap()))
+        .map(|window| (window.start, window.end, fold.results(window).unwrap()))
         .collect();
     (applied.duplicate, format!("{:?}", applied.late), closed)
+}
+
+/// Each result's window start (0 without windows), vendor, count, sum of durations and version.
+fn results(batch: &RecordBatch) -> Vec<((i64, i32), (i64, i64), i64)> {
+    let starts = match batch.column_by_name("window_start") {
+        Some(_) => longs(batch, "window_start"),
+        None => vec![0; batch.num_rows()],
+    };
+    let vendors = longs(batch, "vendor_id");
+    let (counts, durations) = (longs(batch, "n"), longs(batch, "duration"));
+    let versions = longs(batch, "version");
+    (0..batch.num_rows())
+        .map(|row| {
+            (
+                (starts[row], vendors[row] as i32),
+                (counts[row], durations[row]),
+                versions[row],
+            )
+        })
+        .collect()
 }
 
 fn spread(trips: Vec<Trip>, partitions: usize, dice: &mut Dice) -> Vec<Vec<Trip>> {
@@ -124,43 +240,37 @@ fn spread(trips: Vec<Trip>, partitions: usize, dice: &mut Dice) -> Vec<Vec<Trip>
     spread
 }
 
-fn counted(trips: &[Vec<Trip>]) -> BTreeMap<(i64, i32), (i64, i64)> {
-    let mut counts = BTreeMap::new();
-    for trip in trips.iter().flatten() {
-        let start = trip.pickup_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
-        let (n, duration) = counts.entry((start, trip.vendor)).or_insert((0, 0));
-        *n += 1;
-        *duration += i64::from(trip.duration);
-    }
-    counts
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Also with late rows, idle partitions and repeated ranges.
     #[test]
     fn a_fold_that_was_restored_anywhere_is_the_live_fold_bit_for_bit(
-        seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4, longest in 1_u64..60,
-        disorder in 0_i64..7_200_000, restores in prop::collection::vec(any::<prop::sample::Index>(), 1..4)
+        kind in kinds(), seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
+        longest in 1_u64..60, disorder in 0_i64..7_200_000,
+        restores in prop::collection::vec(any::<prop::sample::Index>(), 1..4)
     ) {
-        let query = query();
+        let query = kind.any_query();
         let mut dice = Dice(seed | 1);
         let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
         let log = partials(&query, &trips, disorder, longest, &mut dice);
         let mut live = Fold::new(Arc::clone(&query), FINGERPRINT);
-        let whole: Vec<_> = log
-            .iter()
-            .enumerate()
-            .map(|(offset, record)| given(&query, &apply(&mut live, offset, record)))
-            .collect();
+        let mut whole = Vec::new();
+        for (offset, record) in log.iter().enumerate() {
+            let applied = apply(&mut live, offset, record);
+            let given = given(&mut live, &applied);
+            whole.push((given, live.changes().unwrap()));
+        }
         for restore in restores {
             let restore = restore.index(log.len() + 1);
             let mut restored = Fold::new(Arc::clone(&query), FINGERPRINT);
             for (offset, record) in log.iter().enumerate() {
-                let again = given(&query, &apply(&mut restored, offset, record));
-                if offset >= restore {
-                    prop_assert_eq!(&again, &whole[offset]);
+                let applied = apply(&mut restored, offset, record);
+                if offset < restore {
+                    restored.forget_changes();
+                } else {
+                    let again = given(&mut restored, &applied);
+                    prop_assert_eq!(&(again, restored.changes().unwrap()), &whole[offset]);
                 }
                 // The state is kept by pointer, as a roll-back does: what is folded after it does not change it.
                 if offset == restore {
@@ -175,14 +285,16 @@ proptest! {
             prop_assert_eq!(restored.counts(), live.counts());
             prop_assert_eq!(restored.ranges(), live.ranges());
             prop_assert_eq!(restored.watermark().now(), live.watermark().now());
+            prop_assert_eq!(restored.open_windows(), live.open_windows());
         }
     }
 
     #[test]
     fn ranges_do_not_matter_while_out_of_orderness_covers_the_disorder(
-        seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4, longest in 1_u64..60
+        kind in windows(), seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
+        longest in 1_u64..60
     ) {
-        let query = query();
+        let query = kind.any_query();
         let mut dice = Dice(seed | 1);
         let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
         // Rows lie anywhere in two hours, in any order; idle partitions would let the others go on without them.
@@ -196,47 +308,112 @@ proptest! {
             let applied = apply(&mut fold, offset, record);
             prop_assert!(applied.late.is_empty());
             for window in &applied.closed {
-                let result = window.finish(&query).unwrap();
-                let (starts, vendors) = (longs(&result, "window_start"), longs(&result, "vendor_id"));
-                let (counts, durations) = (longs(&result, "n"), longs(&result, "duration"));
-                for row in 0..result.num_rows() {
-                    let key = (starts[row], vendors[row] as i32);
-                    prop_assert!(found.insert(key, (counts[row], durations[row])).is_none(), "{key:?} twice");
+                for (key, values, _) in results(&fold.results(window).unwrap()) {
+                    prop_assert!(found.insert(key, values).is_none(), "{key:?} twice");
                 }
             }
         }
         prop_assert_eq!(fold.open_count(), 0);
-        prop_assert_eq!(found, counted(&trips));
+        prop_assert_eq!(&found, &kind.counted(&trips));
+        let pairs: i64 = found.values().map(|(n, _)| n).sum();
+        prop_assert_eq!(fold.counts().merged, pairs as u64);
     }
 
     #[test]
     fn what_is_not_counted_in_its_window_is_late_in_it(
-        seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4, longest in 1_u64..60,
-        disorder in 0_i64..3_600_000
+        kind in windows(), seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
+        longest in 1_u64..60, disorder in 0_i64..3_600_000
     ) {
-        let query = query();
+        let query = kind.any_query();
         let mut dice = Dice(seed | 1);
         let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
         let log = partials(&query, &trips, disorder, longest, &mut dice);
         let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT);
+        // Lateness can split a session, so that only their rows as a whole are known.
+        let start = |start: i64| if kind == Kind::Session { 0 } else { start };
         let mut found: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut keys = std::collections::BTreeSet::new();
         for (offset, record) in log.iter().enumerate() {
             let applied = apply(&mut fold, offset, record);
             for late in &applied.late {
-                *found.entry(late.window_start).or_default() += late.rows as i64;
+                *found.entry(start(late.window_start)).or_default() += late.rows as i64;
             }
             for window in &applied.closed {
-                let result = window.finish(&query).unwrap();
-                *found.entry(window.start).or_default() += longs(&result, "n").iter().sum::<i64>();
+                for (key, (n, _), _) in results(&fold.results(window).unwrap()) {
+                    *found.entry(start(key.0)).or_default() += n;
+                    prop_assert!(keys.insert(key), "{key:?} twice");
+                }
             }
         }
         let mut expected: BTreeMap<i64, i64> = BTreeMap::new();
-        for ((start, _), (n, _)) in counted(&trips) {
-            *expected.entry(start).or_default() += n;
+        for ((window, _), (n, _)) in kind.counted(&trips) {
+            *expected.entry(start(window)).or_default() += n;
         }
         prop_assert_eq!(found, expected);
+        let scanned: u64 = trips
+            .iter()
+            .map(|trips| query.scan(&[batch(&query, trips)]).unwrap().assigned)
+            .sum();
         let counts = fold.counts();
-        prop_assert_eq!(counts.merged + counts.late, count as u64);
+        prop_assert_eq!(counts.merged + counts.late, scanned);
+    }
+
+    #[test]
+    fn changes_name_what_was_touched_and_lead_to_the_result(
+        kind in prop::sample::select(&[Kind::Tumble, Kind::Hop, Kind::Unbounded][..]), seed in any::<u64>(),
+        count in 0_usize..300, partitions in 1_usize..4, longest in 1_u64..60, commit in 1_u64..6
+    ) {
+        let query = kind.query("changes");
+        let mut dice = Dice(seed | 1);
+        let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
+        let log: Vec<_> = partials(&query, &trips, 7_200_000, longest, &mut dice)
+            .into_iter()
+            .map(|mut record| { record.header.idle = false; record })
+            .collect();
+        let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT);
+        let mut last: BTreeMap<(i64, i32), ((i64, i64), i64)> = BTreeMap::new();
+        // What each window holds of the ranges so far, from the rows themselves.
+        let mut known = BTreeMap::new();
+        let mut taken = vec![Vec::new(); partitions];
+        for (offset, record) in log.iter().enumerate() {
+            let applied = apply(&mut fold, offset, record);
+            let mut said = Vec::new();
+            for window in &applied.closed {
+                said.extend(results(&fold.results(window).unwrap()));
+            }
+            if !applied.duplicate {
+                let partition = record.header.partition as usize;
+                let range = record.header.start as usize..record.header.end as usize;
+                taken[partition].extend_from_slice(&trips[partition][range]);
+            }
+            if dice.roll(commit) == 0
+                && let Some(changes) = fold.changes().unwrap()
+            {
+                let now = kind.counted(&taken);
+                let changes = results(&changes);
+                let changed: BTreeMap<_, _> = changes.iter().map(|(key, values, _)| (*key, *values)).collect();
+                let differ: BTreeMap<_, _> = now
+                    .iter()
+                    .filter(|(key, values)| known.get(*key) != Some(*values))
+                    .map(|(key, values)| (*key, *values))
+                    .collect();
+                prop_assert_eq!(changed.len(), changes.len());
+                prop_assert_eq!(changed, differ);
+                known = now;
+                said.extend(changes);
+            }
+            for (key, values, version) in said {
+                let before = last.insert(key, (values, version));
+                prop_assert!(before.is_none_or(|(_, before)| before < version), "{key:?} goes back");
+            }
+        }
+        if let Some(changes) = fold.changes().unwrap() {
+            for (key, values, version) in results(&changes) {
+                last.insert(key, (values, version));
+            }
+        }
+        let last: BTreeMap<_, _> = last.into_iter().map(|(key, (values, _))| (key, values)).collect();
+        prop_assert_eq!(last, kind.counted(&trips));
     }
 }
 

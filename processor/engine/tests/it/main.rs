@@ -8,3 +8,4 @@ mod speed;
 mod support;
 mod taxi;
 mod time;
+mod windows;

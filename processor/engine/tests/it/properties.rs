@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::*;
 use arrow::datatypes::*;
+use engine::history::History;
 use engine::plan::Query;
 use proptest::prelude::*;
 
@@ -197,6 +198,6 @@ proptest! {
         prop_assert_eq!(filtered, trips.iter().filter(|trip| trip.passengers == 3).count() as u64);
         let merged = merge_tree(&query, partials, &mut dice);
         prop_assert_eq!(longs(&merged, "__rows").iter().sum::<i64>() as u64, assigned);
-        check(&query.finish(&merged, true).unwrap(), &trips);
+        check(&query.finish(std::slice::from_ref(&merged), true, &mut History::default()).unwrap(), &trips);
     }
 }

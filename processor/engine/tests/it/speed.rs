@@ -3,6 +3,7 @@
 // A measurement reads the clock; what is measured does not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use engine::history::History;
 use std::time::Instant;
 
 use super::support::*;
@@ -49,7 +50,9 @@ fn speed_of_the_taxi_job() {
             let merge = start.elapsed().as_secs_f64() / partials.len().div_ceil(16) as f64;
             let merged = query.merge(&partials).unwrap();
             let start = Instant::now();
-            let result = query.finish(&merged, true).unwrap();
+            let result = query
+                .finish(std::slice::from_ref(&merged), true, &mut History::default())
+                .unwrap();
             println!(
                 "{name} {size:>6} rows a batch: scan {:>6.2} M rows/s, {:>7.1} us a call; merge of 16: {:.1} us; \
                  finish of {} rows: {:.1} us",

@@ -1,5 +1,6 @@
 //! The shipped job against a fold over the rows.
 
+use engine::history::History;
 use std::collections::BTreeMap;
 
 use arrow::array::*;
@@ -78,7 +79,9 @@ fn the_taxi_job_equals_a_fold_over_the_rows() {
         assigned
     );
     assert_eq!((rows, filtered), (20_000, 20_000 - assigned));
-    let result = query.finish(&merged, true).unwrap();
+    let result = query
+        .finish(std::slice::from_ref(&merged), true, &mut History::default())
+        .unwrap();
     assert_eq!(result.schema(), query.output);
 
     let expected = naive(&trips);
@@ -204,7 +207,9 @@ fn nothing_in_gives_nothing_out_of_the_right_schema() {
             (merged.num_rows(), merged.schema()),
             (0, query.partial.clone())
         );
-        let result = query.finish(&merged, true).unwrap();
+        let result = query
+            .finish(std::slice::from_ref(&merged), true, &mut History::default())
+            .unwrap();
         assert_eq!(
             (result.num_rows(), result.schema()),
             (0, query.output.clone())
@@ -223,7 +228,9 @@ fn the_same_batches_give_the_same_bytes() {
             .map(|part| query.scan(&[batch(&query, part)]).unwrap().partial)
             .collect();
         let merged = query.merge(&partials).unwrap();
-        let result = query.finish(&merged, true).unwrap();
+        let result = query
+            .finish(std::slice::from_ref(&merged), true, &mut History::default())
+            .unwrap();
         (partials, merged, result)
     };
     let (a, b) = (run(), run());
@@ -243,7 +250,18 @@ fn a_version_grows_with_the_last_touch_and_with_finality() {
     let first = touch(&query.scan(&[batch(&query, &trips)]).unwrap().partial, 41);
     let second = touch(&query.scan(&[batch(&query, &trips)]).unwrap().partial, 17);
     let merged = query.merge(&[first, second]).unwrap();
-    let versions = |is_final| longs(&query.finish(&merged, is_final).unwrap(), "version");
+    let versions = |is_final| {
+        longs(
+            &query
+                .finish(
+                    std::slice::from_ref(&merged),
+                    is_final,
+                    &mut History::default(),
+                )
+                .unwrap(),
+            "version",
+        )
+    };
     assert!(versions(false).iter().all(|version| *version == 82));
     assert!(versions(true).iter().all(|version| *version == 83));
 }

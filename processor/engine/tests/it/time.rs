@@ -1,5 +1,6 @@
 //! Windows, local time, and rows that have no place in any window.
 
+use engine::history::History;
 use std::sync::Arc;
 
 use arrow::array::*;
@@ -36,7 +37,13 @@ fn windows_are_aligned_to_1970_before_it_too() {
     let query = count_by("count(*)");
     let batch = times(&query, &[-1, 0, HOUR - 1, HOUR, -HOUR, -HOUR - 1].map(Some));
     let scanned = query.scan(&[batch]).unwrap();
-    let result = query.finish(&scanned.partial, true).unwrap();
+    let result = query
+        .finish(
+            std::slice::from_ref(&scanned.partial),
+            true,
+            &mut History::default(),
+        )
+        .unwrap();
     assert_eq!(longs(&result, "window_start"), [-2 * HOUR, -HOUR, 0, HOUR]);
     assert_eq!(longs(&result, "window_end"), [-HOUR, 0, HOUR, 2 * HOUR]);
     assert_eq!(longs(&result, "n"), [1, 2, 2, 1]);
@@ -90,7 +97,16 @@ fn rows_that_an_expression_fails_on_are_dead_and_the_others_count() {
     );
     assert_eq!((scanned.filtered, scanned.assigned), (99, 897));
     assert_eq!(
-        longs(&query.finish(&scanned.partial, true).unwrap(), "n"),
+        longs(
+            &query
+                .finish(
+                    std::slice::from_ref(&scanned.partial),
+                    true,
+                    &mut History::default()
+                )
+                .unwrap(),
+            "n"
+        ),
         [897 * 250]
     );
 }
@@ -116,7 +132,16 @@ fn local_hours_follow_daylight_saving_time() {
     for (instant, hour) in instants {
         let scanned = query.scan(&[times(&query, &[Some(instant)])]).unwrap();
         assert_eq!(
-            longs(&query.finish(&scanned.partial, true).unwrap(), "n"),
+            longs(
+                &query
+                    .finish(
+                        std::slice::from_ref(&scanned.partial),
+                        true,
+                        &mut History::default()
+                    )
+                    .unwrap(),
+                "n"
+            ),
             [hour],
             "{instant}"
         );
@@ -146,7 +171,13 @@ fn window_columns_can_be_used_in_expressions() {
     );
     let scanned = query.scan(&[batch]).unwrap();
     assert_eq!((scanned.filtered, scanned.assigned), (1, 5));
-    let result = query.finish(&scanned.partial, true).unwrap();
+    let result = query
+        .finish(
+            std::slice::from_ref(&scanned.partial),
+            true,
+            &mut History::default(),
+        )
+        .unwrap();
     assert_eq!(
         longs(&result, "window_end"),
         [HOUR, HOUR, 2 * HOUR, 2 * HOUR]
@@ -176,7 +207,11 @@ fn other_units_of_event_time_fall_into_the_same_windows() {
         TimestampMicrosecondArray::from(vec![-1, 0, 999_999, 1_000_000]).with_timezone("+00:00");
     let batch = RecordBatch::try_new(Arc::clone(&micros.input), vec![Arc::new(column)]).unwrap();
     let result = micros
-        .finish(&micros.scan(&[batch]).unwrap().partial, true)
+        .finish(
+            &[micros.scan(&[batch]).unwrap().partial],
+            true,
+            &mut History::default(),
+        )
         .unwrap();
     assert_eq!(longs(&result, "window_start"), [-1_000, 0, 1_000]);
     assert_eq!(longs(&result, "n"), [1, 2, 1]);

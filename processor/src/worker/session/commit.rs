@@ -19,6 +19,9 @@ impl Session<'_> {
     /// Commits what the tasks have done since the last time, or rolls it back if the log refuses.
     pub(super) fn commit(&mut self) -> Result<(), WorkerError> {
         self.last_commit_ms = self.worker.clock.now_ms();
+        if let Err(error) = self.send_changes() {
+            return self.abort_or(error, "changes can't be sent");
+        }
         let offsets = match self.close_ranges() {
             Ok(offsets) => offsets,
             Err(WorkerError::Log { action, source }) => {
@@ -55,6 +58,17 @@ impl Session<'_> {
                 self.abort_or(error, "a transaction was refused")
             }
         }
+    }
+
+    /// Sends what has changed in open windows and groups, for the queries that ask for it.
+    fn send_changes(&mut self) -> Result<(), WorkerError> {
+        for merge in self.merges.values_mut() {
+            if let Some(given) = merge.changes()? {
+                self.outputs
+                    .given(&mut self.transaction, merge.query_index, given)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends the partials of every range, and gathers the offsets to be committed with them.

@@ -1,0 +1,106 @@
+//! What a group's windows were like: the memory behind `anomaly_score`.
+
+use std::sync::Arc;
+
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
+
+/// How many windows a group must have had before a score means anything.
+const LEAST_WINDOWS: u64 = 3;
+
+/// The final windows of each group, in three numbers per score. A copy shares everything with its original.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    groups: RedBlackTreeMapSync<Arc<[u8]>, Entry>,
+    by_end: RedBlackTreeSetSync<(i64, Arc<[u8]>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    last_end: i64,
+    moments: Arc<[Moments]>,
+}
+
+/// Count, mean and sum of squared distances from the mean, kept up by Welford's method: Technometrics 4 (1962), 419.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    windows: u64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn with(mut self, value: f64) -> Self {
+        self.windows += 1;
+        let distance = value - self.mean;
+        self.mean += distance / self.windows as f64;
+        self.squares += distance * (value - self.mean);
+        self
+    }
+
+    /// The value's distance from the mean in standard deviations (of the sample: divided by windows − 1).
+    fn score(&self, value: f64) -> Option<f64> {
+        if self.windows < LEAST_WINDOWS {
+            return None;
+        }
+        let deviation = (self.squares / (self.windows - 1) as f64).sqrt();
+        (deviation > 0.0).then(|| (value - self.mean) / deviation)
+    }
+}
+
+impl History {
+    /// How many groups are remembered.
+    pub fn len(&self) -> usize {
+        self.groups.size()
+    }
+
+    /// Whether no group is.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Each value's score against the group's windows so far. `None` for a null, before the third window, and while
+    /// all windows were alike.
+    pub(crate) fn scores(&self, key: &[u8], values: &[Option<f64>]) -> Vec<Option<f64>> {
+        let entry = self.groups.get(key);
+        values
+            .iter()
+            .enumerate()
+            .map(|(place, value)| entry?.moments.get(place)?.score((*value)?))
+            .collect()
+    }
+
+    /// Takes in the values of a window that ends at `end`, and forgets groups that had none for `ttl_ms` before it.
+    pub(crate) fn learn(&mut self, key: &[u8], end: i64, values: &[Option<f64>], ttl_ms: i64) {
+        while let Some((last_end, silent)) = self.by_end.first().cloned()
+            && last_end.saturating_add(ttl_ms) < end
+        {
+            self.groups.remove_mut(&silent);
+            self.by_end.remove_mut(&(last_end, silent));
+        }
+        let (key, entry) = match self.groups.get_key_value(key) {
+            Some((key, entry)) => (Arc::clone(key), Some(entry.clone())),
+            None => (Arc::from(key), None),
+        };
+        let mut moments = entry.as_ref().map_or_else(
+            || vec![Moments::default(); values.len()],
+            |entry| entry.moments.to_vec(),
+        );
+        for (moments, value) in moments.iter_mut().zip(values) {
+            if let Some(value) = value.filter(|value| value.is_finite()) {
+                *moments = moments.with(value);
+            }
+        }
+        let last_end = entry.as_ref().map_or(end, |entry| entry.last_end.max(end));
+        if let Some(entry) = entry {
+            self.by_end.remove_mut(&(entry.last_end, Arc::clone(&key)));
+        }
+        self.by_end.insert_mut((last_end, Arc::clone(&key)));
+        self.groups.insert_mut(
+            key,
+            Entry {
+                last_end,
+                moments: moments.into(),
+            },
+        );
+    }
+}
