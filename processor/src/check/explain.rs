@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
-use engine::plan::{Query, Window};
+use engine::plan::{Query, Spread};
 use engine::sql::{Clauses, Emit};
+use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use serde::Serialize;
 
@@ -168,7 +169,15 @@ fn explained(
     let mut partials = topic(
         "partials",
         topics::partials(application_id, &query.name),
-        "one partition per shard",
+        match query.spread {
+            Spread::Key => "one partition per shard, by the group's key",
+            Spread::Window => {
+                "one partition per shard, by window: the query ranks a window's groups"
+            }
+            Spread::One => {
+                "the first partition: the query ranks the groups of windows that overlap"
+            }
+        },
     );
     partials.partitions = i32::try_from(shards).ok();
     QueryExplained {
@@ -219,6 +228,7 @@ fn ms(duration: Duration) -> u64 {
 fn emit(emit: Emit) -> &'static str {
     match emit {
         Emit::Final => "final",
+        Emit::Changes => "changes",
     }
 }
 
@@ -237,6 +247,15 @@ fn columns(schema: &Schema) -> Vec<Column> {
 fn windows(query: &Query) -> String {
     match query.window {
         Window::Tumbling { size_ms } => format!("tumbling, {}", length(millis(size_ms))),
+        Window::Hopping { size_ms, step_ms } => format!(
+            "hopping, {} every {}",
+            length(millis(size_ms)),
+            length(millis(step_ms))
+        ),
+        Window::Session { gap_ms } => {
+            format!("session, until {} without a row", length(millis(gap_ms)))
+        }
+        Window::Unbounded { .. } => "none".to_owned(),
     }
 }
 
@@ -244,6 +263,8 @@ fn windows(query: &Query) -> String {
 fn lengths(window: Window) -> Option<(Duration, Duration)> {
     match window {
         Window::Tumbling { size_ms } => Some((millis(size_ms), millis(size_ms))),
+        Window::Hopping { size_ms, step_ms } => Some((millis(size_ms), millis(step_ms))),
+        Window::Session { .. } | Window::Unbounded { .. } => None,
     }
 }
 
@@ -265,6 +286,32 @@ fn state(query: &Query) -> State {
         bounds.push("while source partitions are apart in event time, all windows between them are open".into());
         u64::try_from(open.max(1)).unwrap_or(u64::MAX)
     });
+    match query.window {
+        Window::Session { gap_ms } => bounds.push(format!(
+            "a session is held until {} behind its last row",
+            length(millis(gap_ms) + held)
+        )),
+        Window::Unbounded { ttl_ms: None } => {
+            bounds.push("every key that ever came is held: state_ttl is not set".into());
+        }
+        Window::Unbounded { ttl_ms: Some(ttl) } => bounds.push(format!(
+            "a key is held until {} of event time behind its last row",
+            length(millis(ttl))
+        )),
+        Window::Tumbling { .. } | Window::Hopping { .. } => {}
+    }
+    if query.has_history() {
+        bounds.push(format!(
+            "for anomaly_score, three numbers per key, until it has had no window for {}",
+            length(query.sink.history_ttl)
+        ));
+    }
+    if !query.window.is_bounded() {
+        return State {
+            open_windows,
+            bounds,
+        };
+    }
     bounds.push(match query.source.idle_timeout {
         Some(timeout) => format!(
             "a source partition that is silent for {} holds no window open",
