@@ -1,12 +1,22 @@
 //! The functions that a job may call: deterministic ones only, so that a replay agrees with the first run.
 
 pub(crate) mod anomaly;
+mod approx_distinct;
+mod by;
+mod codec;
+mod distinct;
+mod hash;
 mod haversine;
+mod keys;
 pub(crate) mod mask;
+mod mode;
+mod table;
 
 use std::sync::{Arc, LazyLock};
 
-use datafusion_expr::{AggregateUDF, ScalarUDF, Volatility};
+use arrow::datatypes::DataType;
+use datafusion_common::{DFSchema, Result, plan_err};
+use datafusion_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF, Volatility};
 
 /// Functions whose result is not determined by their arguments.
 pub(crate) const VOLATILE: [&str; 12] = [
@@ -135,9 +145,85 @@ static ALL_AGGREGATES: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
         datafusion_functions_aggregate::min_max::max_udaf(),
         datafusion_functions_aggregate::bool_and_or::bool_and_udaf(),
         datafusion_functions_aggregate::bool_and_or::bool_or_udaf(),
+        datafusion_functions_aggregate::stddev::stddev_udaf(),
+        datafusion_functions_aggregate::stddev::stddev_pop_udaf(),
+        datafusion_functions_aggregate::variance::var_samp_udaf(),
+        datafusion_functions_aggregate::variance::var_pop_udaf(),
         Arc::new(AggregateUDF::from(mask::MaskCoordinate::new())),
+        Arc::new(AggregateUDF::from(approx_distinct::ApproxDistinct::new())),
+        Arc::new(AggregateUDF::from(mode::Mode::new())),
+        Arc::new(AggregateUDF::from(by::By::new(by::Extreme::Least))),
+        Arc::new(AggregateUDF::from(by::By::new(by::Extreme::Greatest))),
     ]
 });
+
+/// Aggregates that a value may be counted in once only.
+const WITH_DISTINCT: [&str; 7] = [
+    "count",
+    "sum",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "approx_distinct",
+];
+
+/// Whether `name(DISTINCT x)` can be run.
+pub(crate) fn takes_distinct(name: &str) -> bool {
+    aggregate(name).is_some_and(|function| WITH_DISTINCT.contains(&function.name()))
+}
+
+/// Whether `name(…) WITHIN GROUP (ORDER BY x)` can be run.
+pub(crate) fn takes_within_group(name: &str) -> bool {
+    aggregate(name).is_some_and(|function| function.supports_within_group_clause())
+}
+
+/// The function that is the aggregate over distinct values.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn distinct(function: &Arc<AggregateUDF>) -> Result<Arc<AggregateUDF>> {
+    use distinct::{Distinct, Of};
+    Ok(match function.name() {
+        "count" => Arc::new(AggregateUDF::from(Distinct::new(Of::Count))),
+        "sum" => Arc::new(AggregateUDF::from(Distinct::new(Of::Sum))),
+        // A value that came twice changes nothing.
+        name if WITH_DISTINCT.contains(&name) => Arc::clone(function),
+        name => return plan_err!("{name}(DISTINCT …) is not supported"),
+    })
+}
+
+/// The function, what is wrong and what to write instead, if an aggregate has a DISTINCT that can't be run.
+pub(crate) fn refused_distinct(
+    aggregate: &Expr,
+    source: &DFSchema,
+) -> Option<(String, String, String)> {
+    let Expr::AggregateFunction(call) = aggregate.clone().unalias_nested().data else {
+        return None;
+    };
+    let name = call.func.name().to_owned();
+    if !call.params.distinct || !matches!(name.as_str(), "count" | "sum") {
+        return None;
+    }
+    let [value] = call.params.args.as_slice() else {
+        let what = format!("{name}(DISTINCT …) takes one value");
+        return Some((name, what, "concatenate the values".to_owned()));
+    };
+    let data_type = value.get_type(source).ok()?;
+    let what = format!("{name}(DISTINCT …) of type {data_type} is not supported");
+    if name == "sum" {
+        let help =
+            "cast to bigint, or round and cast: whether two floats are one is a matter of rounding";
+        return (data_type != DataType::Int64).then(|| (name, what, help.to_owned()));
+    }
+    let help = "cast it to a text";
+    (!distinct::countable(&data_type)).then(|| (name, what, help.to_owned()))
+}
+
+/// Whether an aggregate may be null though rows came whose arguments are not.
+pub(crate) fn wants_two_rows(function: &AggregateUDF) -> bool {
+    matches!(function.name(), "stddev" | "var" | "corr")
+}
 
 /// The scalar function of that name or alias.
 pub(crate) fn scalar(name: &str) -> Option<Arc<ScalarUDF>> {

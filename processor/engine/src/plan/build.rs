@@ -14,6 +14,7 @@ use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
 use super::{FORMAT, Query, Settings, Spread, check, limits, risk};
+use crate::functions;
 use crate::functions::mask::{Mask, MaskCoordinate};
 use crate::sql::{Emit, Insert, JobError, Location, Script, Sink, Source, suggest};
 use crate::window::Window;
@@ -210,6 +211,7 @@ impl Job<'_> {
         limits::check(self, &parts, &columns, window, &mut errors);
         self.key(&parts, &columns, &mut errors);
         self.risks(&parts, &mut errors);
+        self.distincts(&parts, &mut errors);
         let masks = self.masks(&parts, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
@@ -393,6 +395,16 @@ impl Job<'_> {
                     Location::of(having, self.insert.at)
                 }),
             );
+        }
+    }
+
+    /// DISTINCT only where a set of values determines the result.
+    fn distincts(&self, parts: &Parts, errors: &mut Vec<JobError>) {
+        for aggregate in &parts.aggregates {
+            if let Some((name, what, help)) = functions::refused_distinct(aggregate, &parts.source)
+            {
+                errors.push(JobError::new(self.call_at(&name), what, help));
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::context::{WINDOW_COLUMNS, window_fields};
 use super::groups::{Aggregate, Fragments, GroupColumn, Top};
 use super::score::Scores;
 use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};
-use crate::functions::mask::Mask;
+use crate::functions::{self, mask::Mask};
 use crate::window::Window;
 
 impl Job<'_> {
@@ -55,6 +55,9 @@ impl Job<'_> {
             if mask.is_some() {
                 func = datafusion_functions_aggregate::average::avg_udaf();
                 params.args.truncate(1);
+            }
+            if std::mem::take(&mut params.distinct) {
+                func = functions::distinct(&func)?;
             }
             params.args = params.args.iter().map(simplified).collect::<Result<_>>()?;
             params.filter = params
@@ -324,7 +327,8 @@ fn grouped_schema(
                 let aggregate = aggregates
                     .get(position - columns.len())
                     .ok_or_else(|| plan_datafusion_err!("{} is not an aggregate", field.name()))?;
-                let mut nullable = aggregate.filter.is_some();
+                let mut nullable = aggregate.filter.is_some()
+                    || functions::wants_two_rows(aggregate.function.fun());
                 for arg in &aggregate.args {
                     nullable |= arg.nullable(kept)?;
                 }

@@ -94,7 +94,9 @@ impl Calls<'_> {
             return;
         }
         if let FunctionArguments::List(list) = &function.args {
-            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+                && !functions::takes_distinct(&name)
+            {
                 error(
                     format!("{name}(DISTINCT …) is not supported"),
                     "group by the column in a job of its own".into(),
@@ -106,7 +108,9 @@ impl Calls<'_> {
                 );
             }
         }
-        if !function.within_group.is_empty() || function.null_treatment.is_some() {
+        if (!function.within_group.is_empty() && !functions::takes_within_group(&name))
+            || function.null_treatment.is_some()
+        {
             error(
                 format!("this form of {name} is not supported"),
                 "leave WITHIN GROUP and IGNORE NULLS out".into(),

@@ -269,10 +269,10 @@ fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
         "GROUP BY",
     );
     expect(
-        &vary("count(*)", "count(DISTINCT id)"),
+        &vary("count(*)", "avg(DISTINCT trip_duration)"),
         3,
         49,
-        "count(DISTINCT …)",
+        "avg(DISTINCT …)",
         "",
     );
     expect(

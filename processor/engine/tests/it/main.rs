@@ -3,6 +3,7 @@
 
 mod errors;
 mod fold;
+mod functions;
 mod properties;
 mod speed;
 mod support;
