@@ -4,12 +4,16 @@ pub(crate) mod anomaly;
 mod approx_distinct;
 mod by;
 mod codec;
+mod digest;
 mod distinct;
+mod h3;
 mod hash;
 mod haversine;
 mod keys;
 pub(crate) mod mask;
+mod math;
 mod mode;
+mod percentile;
 mod table;
 
 use std::sync::{Arc, LazyLock};
@@ -34,8 +38,9 @@ pub(crate) const VOLATILE: [&str; 12] = [
     "version",
 ];
 
-/// DataFusion's scalar functions that a job may use. What depends on a session's settings is left out.
-const SCALARS: [&str; 75] = [
+/// DataFusion's scalar functions that a job may use. What depends on a session's settings is left
+/// out, and what depends on the CPU: [`math`] has that.
+const SCALARS: [&str; 54] = [
     // null handling
     "coalesce",
     "nullif",
@@ -52,40 +57,19 @@ const SCALARS: [&str; 75] = [
     "make_date",
     // numbers
     "abs",
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "cbrt",
     "ceil",
-    "cos",
-    "cosh",
-    "cot",
     "degrees",
-    "exp",
     "floor",
     "gcd",
     "isnan",
     "iszero",
     "lcm",
-    "ln",
-    "log",
-    "log10",
-    "log2",
     "nanvl",
     "pi",
-    "power",
     "radians",
     "round",
     "signum",
-    "sin",
-    "sinh",
     "sqrt",
-    "tan",
-    "tanh",
     "trunc",
     // texts
     "ascii",
@@ -121,7 +105,9 @@ static ALL_SCALARS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut all = vec![
         Arc::new(ScalarUDF::from(haversine::HaversineKm::new())),
         Arc::new(ScalarUDF::from(anomaly::AnomalyScore::new())),
+        Arc::new(ScalarUDF::from(h3::H3Cell::new())),
     ];
+    all.extend(math::functions());
     let given = [
         datafusion_functions::core::functions(),
         datafusion_functions::datetime::functions(),
@@ -151,6 +137,8 @@ static ALL_AGGREGATES: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
         datafusion_functions_aggregate::variance::var_pop_udaf(),
         Arc::new(AggregateUDF::from(mask::MaskCoordinate::new())),
         Arc::new(AggregateUDF::from(approx_distinct::ApproxDistinct::new())),
+        Arc::new(AggregateUDF::from(percentile::Percentile::new())),
+        Arc::new(AggregateUDF::from(percentile::Percentile::median())),
         Arc::new(AggregateUDF::from(mode::Mode::new())),
         Arc::new(AggregateUDF::from(by::By::new(by::Extreme::Least))),
         Arc::new(AggregateUDF::from(by::By::new(by::Extreme::Greatest))),
@@ -193,19 +181,21 @@ pub(crate) fn distinct(function: &Arc<AggregateUDF>) -> Result<Arc<AggregateUDF>
     })
 }
 
-/// The function, what is wrong and what to write instead, if an aggregate has a DISTINCT that can't be run.
-pub(crate) fn refused_distinct(
-    aggregate: &Expr,
-    source: &DFSchema,
-) -> Option<(String, String, String)> {
+/// The function, what is wrong and what to write instead, if an aggregate is called in a way that can't be run.
+pub(crate) fn refused(aggregate: &Expr, source: &DFSchema) -> Option<(String, String, String)> {
     let Expr::AggregateFunction(call) = aggregate.clone().unalias_nested().data else {
         return None;
     };
     let name = call.func.name().to_owned();
+    let args = call.params.args.as_slice();
+    if name == percentile::Percentile::NAME && !args.get(1).is_some_and(percentile::is_share) {
+        let what = format!("{name} wants a share from 0 to 1, as a number");
+        return Some((name, what, "write 0.9 for the ninth decile".to_owned()));
+    }
     if !call.params.distinct || !matches!(name.as_str(), "count" | "sum") {
         return None;
     }
-    let [value] = call.params.args.as_slice() else {
+    let [value] = args else {
         let what = format!("{name}(DISTINCT …) takes one value");
         return Some((name, what, "concatenate the values".to_owned()));
     };
@@ -260,6 +250,61 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The functions that are DataFusion's, as docs/sql.md lists them.
+    fn listed() -> String {
+        let line = |name: &str, aliases: &[String]| {
+            let aliases: Vec<_> = aliases.iter().map(|alias| format!("`{alias}`")).collect();
+            if aliases.is_empty() {
+                format!("`{name}`")
+            } else {
+                format!("`{name}` ({})", aliases.join(", "))
+            }
+        };
+        let scalars = ALL_SCALARS
+            .iter()
+            .filter(|function| SCALARS.contains(&function.name()))
+            .map(|function| (function.name(), line(function.name(), function.aliases())))
+            .collect::<std::collections::BTreeMap<_, _>>();
+        let aggregates: Vec<_> = ALL_AGGREGATES
+            .iter()
+            .filter(|function| !OWN_AGGREGATES.contains(&function.name()))
+            .map(|function| line(function.name(), function.aliases()))
+            .collect();
+        let scalars: Vec<_> = scalars.into_values().collect();
+        format!(
+            "Aggregates: {}.\n\nScalar functions: {}.\n",
+            aggregates.join(", "),
+            scalars.join(", ")
+        )
+    }
+
+    const OWN_AGGREGATES: [&str; 7] = [
+        "mask_coordinate",
+        "approx_distinct",
+        "approx_percentile_cont",
+        "approx_median",
+        "mode",
+        "min_by",
+        "max_by",
+    ];
+
+    #[test]
+    fn the_documentation_lists_what_is_registered() {
+        let text = include_str!("../../../docs/sql.md");
+        let listed = listed();
+        assert!(
+            text.contains(&listed),
+            "docs/sql.md has another list of DataFusion's functions than this program:\n\n{listed}"
+        );
+        let own = names().filter(|name| !SCALARS.contains(name));
+        for name in own {
+            assert!(
+                text.contains(&format!("`{name}(")) || text.contains(&format!("`{name}`")),
+                "docs/sql.md says nothing of {name}"
+            );
+        }
+    }
 
     #[test]
     fn every_listed_function_is_registered_and_none_is_volatile() {

@@ -1,5 +1,5 @@
 //! `haversine_km(lat1, lon1, lat2, lon2)`: the great-circle distance in kilometres, on a sphere with the Earth's mean
-//! radius.
+//! radius. Degrees; null if an argument is.
 
 use std::sync::Arc;
 
@@ -83,12 +83,12 @@ impl ScalarUDFImpl for HaversineKm {
 }
 
 fn distance_km(lat1: f64, lon1: f64, lat2: f64, lon2: f64) -> f64 {
-    let half_lat = (lat2 - lat1).to_radians() / 2.0;
-    let half_lon = (lon2 - lon1).to_radians() / 2.0;
-    let chord = half_lat.sin().powi(2)
-        + lat1.to_radians().cos() * lat2.to_radians().cos() * half_lon.sin().powi(2);
-    // Rounding may carry the chord of antipodes a little above 1, where asin has no value.
-    2.0 * RADIUS_KM * chord.sqrt().min(1.0).asin()
+    let half_lat = libm::sin((lat2 - lat1).to_radians() / 2.0);
+    let half_lon = libm::sin((lon2 - lon1).to_radians() / 2.0);
+    let chord = half_lat * half_lat
+        + libm::cos(lat1.to_radians()) * libm::cos(lat2.to_radians()) * (half_lon * half_lon);
+    // Rounding may carry the chord of antipodes a little above 1, where the arcsine has no value.
+    2.0 * RADIUS_KM * libm::asin(chord.sqrt().min(1.0))
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ impl Job<'_> {
         limits::check(self, &parts, &columns, window, &mut errors);
         self.key(&parts, &columns, &mut errors);
         self.risks(&parts, &mut errors);
-        self.distincts(&parts, &mut errors);
+        self.calls(&parts, &mut errors);
         let masks = self.masks(&parts, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
@@ -398,11 +398,10 @@ impl Job<'_> {
         }
     }
 
-    /// DISTINCT only where a set of values determines the result.
-    fn distincts(&self, parts: &Parts, errors: &mut Vec<JobError>) {
+    /// Calls of aggregates that can't be run as they are written.
+    fn calls(&self, parts: &Parts, errors: &mut Vec<JobError>) {
         for aggregate in &parts.aggregates {
-            if let Some((name, what, help)) = functions::refused_distinct(aggregate, &parts.source)
-            {
+            if let Some((name, what, help)) = functions::refused(aggregate, &parts.source) {
                 errors.push(JobError::new(self.call_at(&name), what, help));
             }
         }

@@ -148,6 +148,92 @@ fn local_hours_follow_daylight_saving_time() {
     }
 }
 
+/// New York's local time.
+fn new_york(ms: i64) -> chrono::DateTime<chrono_tz::Tz> {
+    chrono::DateTime::from_timestamp_millis(ms)
+        .unwrap()
+        .with_timezone(&chrono_tz::America::New_York)
+}
+
+#[test]
+fn local_days_weekdays_and_hours_are_group_keys_that_agree_with_another_clock() {
+    use chrono::{Datelike, TimeZone, Timelike};
+    let text = job(
+        "window_start, day, month, week, date, weekday, hour, minute",
+        "SELECT window_start, \
+         date_trunc('day', pickup_at AT TIME ZONE 'America/New_York') AS day, \
+         date_trunc('month', pickup_at AT TIME ZONE 'America/New_York') AS month, \
+         date_trunc('week', pickup_at AT TIME ZONE 'America/New_York') AS week, \
+         CAST(pickup_at AT TIME ZONE 'America/New_York' AS date) AS date, \
+         extract(dow FROM pickup_at AT TIME ZONE 'America/New_York') AS weekday, \
+         extract(hour FROM pickup_at AT TIME ZONE 'America/New_York') AS hour, \
+         extract(minute FROM pickup_at AT TIME ZONE 'America/New_York') AS minute, \
+         count(*) AS n FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
+    );
+    let query = planned(&text, &nullable_schema()).unwrap();
+    // Two days around each change of the clocks in 2016, every 23 minutes, and the days around New Year.
+    let starts = [1_457_741_000_000_i64, 1_478_300_000_000, 1_451_520_000_000];
+    let mut expected = std::collections::BTreeMap::new();
+    let mut instants = Vec::new();
+    for start in starts {
+        for step in 0..250 {
+            let ms = start + step * 23 * 60_000;
+            instants.push(Some(ms));
+            let local = new_york(ms);
+            let midnight = |date: chrono::NaiveDate| {
+                let midnight = date.and_hms_opt(0, 0, 0).unwrap();
+                let zone = chrono_tz::America::New_York;
+                zone.from_local_datetime(&midnight)
+                    .unwrap()
+                    .timestamp_millis()
+            };
+            let date = local.date_naive();
+            let monday = date - chrono::Days::new(u64::from(date.weekday().num_days_from_monday()));
+            let key = [
+                ms.div_euclid(HOUR) * HOUR,
+                midnight(date),
+                midnight(date.with_day(1).unwrap()),
+                midnight(monday),
+                (date - chrono::NaiveDate::default()).num_days(),
+                i64::from(local.weekday().num_days_from_sunday()),
+                i64::from(local.hour()),
+                i64::from(local.minute()),
+            ];
+            *expected.entry(key).or_insert(0) += 1;
+        }
+    }
+    let scanned = query.scan(&[times(&query, &instants)]).unwrap();
+    assert!(scanned.dead.is_empty(), "{:?}", scanned.dead);
+    let result = super::functions::finish(&query, &scanned.partial);
+    let column = |name: &str| -> Vec<i64> {
+        let column = result.column_by_name(name).unwrap();
+        let column = match column.data_type() {
+            DataType::Timestamp(..) => arrow::compute::cast(column, &timestamp()).unwrap(),
+            DataType::Date32 => arrow::compute::cast(column, &DataType::Int32).unwrap(),
+            _ => Arc::clone(column),
+        };
+        let column = arrow::compute::cast(&column, &DataType::Int64).unwrap();
+        column.as_primitive::<Int64Type>().values().to_vec()
+    };
+    let names = [
+        "window_start",
+        "day",
+        "month",
+        "week",
+        "date",
+        "weekday",
+        "hour",
+        "minute",
+    ];
+    let columns = names.map(column);
+    let counts = longs(&result, "n");
+    let mut found = std::collections::BTreeMap::new();
+    for (row, count) in counts.iter().enumerate() {
+        found.insert(std::array::from_fn(|key| columns[key][row]), *count);
+    }
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn window_columns_can_be_used_in_expressions() {
     let text = job(

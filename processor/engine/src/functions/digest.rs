@@ -1,0 +1,251 @@
+//! A merging t-digest: a distribution as some weighted means, fine at its ends.
+//!
+//! Written out because states depend on it. It needs only operations that are exact by IEEE 754 (so no arcsine: the
+//! weight that a mean may have comes from the derivative of the usual scale function), and it depends on the order of what
+//! is taken in, which is that of the log.
+//!
+//! State, format 1: the numbers of −∞, +∞ and NaN, then, if there is any other value, least and greatest and each mean
+//! with its weight, in ascending order. Numbers are of variable length, floats of 8 bytes, little-endian.
+
+use std::cmp::Ordering;
+
+use datafusion_common::Result;
+
+use super::codec::{Reader, write_varint};
+use super::hash::canonical;
+use super::table::State;
+
+/// Twice π over the compression, 200: a mean around quantile q holds at most this × √(q (1 − q)) of all values. Below 128
+/// values each is kept.
+const SHARE: f64 = 2.0 * std::f64::consts::PI / 200.0;
+/// How much is collected before it is merged.
+const PENDING: usize = 512;
+/// More than this many means do not come out of a merge.
+const MOST_MEANS: usize = 4_096;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mean {
+    value: f64,
+    weight: u64,
+}
+
+/// The distribution of some floats.
+#[derive(Debug, Default)]
+pub(super) struct Digest {
+    /// Ascending.
+    means: Vec<Mean>,
+    pending: Vec<Mean>,
+    /// The least and the greatest finite value.
+    ends: Option<(f64, f64)>,
+    below: u64,
+    above: u64,
+    nans: u64,
+}
+
+impl Digest {
+    pub(super) fn insert(&mut self, value: f64) {
+        if value.is_finite() {
+            self.push(Mean {
+                value: canonical(value),
+                weight: 1,
+            });
+            self.widen(canonical(value), canonical(value));
+        } else if value.is_nan() {
+            self.nans += 1;
+        } else if value > 0.0 {
+            self.above += 1;
+        } else {
+            self.below += 1;
+        }
+    }
+
+    fn push(&mut self, mean: Mean) {
+        self.pending.push(mean);
+        if self.pending.len() >= PENDING {
+            self.settle();
+        }
+    }
+
+    fn widen(&mut self, least: f64, greatest: f64) {
+        self.ends = Some(match self.ends {
+            None => (least, greatest),
+            Some((a, b)) => (a.min(least), b.max(greatest)),
+        });
+    }
+
+    /// Merges what is pending with the means, and neighbours as far as they may be.
+    fn settle(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        self.means.append(&mut self.pending);
+        self.means.sort_by(order);
+        let total = self
+            .means
+            .iter()
+            .map(|mean| mean.weight as f64)
+            .sum::<f64>();
+        let limit = |quantile: f64| total * SHARE * (quantile * (1.0 - quantile)).max(0.0).sqrt();
+        let mut merged: Vec<Mean> = Vec::with_capacity(self.means.len().min(PENDING));
+        // The weight before the last of `merged`.
+        let mut before = 0.0;
+        for mean in &self.means {
+            let Some(last) = merged.last_mut() else {
+                merged.push(*mean);
+                continue;
+            };
+            let weight = (last.weight + mean.weight) as f64;
+            let (start, end) = (before / total, (before + weight) / total);
+            if weight <= limit(start).min(limit(end)) {
+                // A mean of the two that can't overflow.
+                let share = mean.weight as f64 / weight;
+                last.value = last.value * (1.0 - share) + mean.value * share;
+                last.weight += mean.weight;
+            } else {
+                before += last.weight as f64;
+                merged.push(*mean);
+            }
+        }
+        // Rounding may put a mean a little out of its place.
+        merged.sort_by(order);
+        self.means = merged;
+    }
+
+    /// The value at a quantile of 0 to 1, between two values by linear interpolation; NaN stands above all numbers.
+    /// `None` if there is no value.
+    pub(super) fn quantile(mut self, quantile: f64) -> Option<f64> {
+        self.settle();
+        let finite: u64 = self.means.iter().map(|mean| mean.weight).sum();
+        let count = self.below + finite + self.above + self.nans;
+        // Where it stands among the values in order, counted from 0.
+        let at = quantile * count.checked_sub(1)? as f64;
+        let below = self.below as f64;
+        let (low, high) = (at.floor(), at.ceil());
+        let infinite = |at: f64| {
+            if at < below {
+                Some(f64::NEG_INFINITY)
+            } else if at < below + finite as f64 {
+                None
+            } else if at < below + (finite + self.above) as f64 {
+                Some(f64::INFINITY)
+            } else {
+                Some(f64::NAN)
+            }
+        };
+        // Between a number and what is none, what is none prevails.
+        match (infinite(low), infinite(high)) {
+            (None, None) => Some(self.finite_at(at - below)),
+            (Some(a), Some(b)) if a == b => Some(a),
+            (Some(a), None) => Some(a),
+            (None | Some(_), Some(b)) => Some(b),
+        }
+    }
+
+    /// The value at a place among the finite ones.
+    fn finite_at(&self, at: f64) -> f64 {
+        let (least, greatest) = self.ends.unwrap_or_default();
+        let (mut left, mut left_at) = (least, 0.0);
+        let mut before = 0.0;
+        for mean in &self.means {
+            // The middle of the places that the mean stands for.
+            let place = before + (mean.weight as f64 - 1.0) / 2.0;
+            if place >= at {
+                return between(left, left_at, mean.value, place, at).clamp(least, greatest);
+            }
+            (left, left_at) = (mean.value, place);
+            before += mean.weight as f64;
+        }
+        between(left, left_at, greatest, before - 1.0, at).clamp(least, greatest)
+    }
+}
+
+fn between(left: f64, left_at: f64, right: f64, right_at: f64, at: f64) -> f64 {
+    if right_at <= left_at {
+        return right;
+    }
+    let share = (at - left_at) / (right_at - left_at);
+    left * (1.0 - share) + right * share
+}
+
+fn order(a: &Mean, b: &Mean) -> Ordering {
+    a.value.total_cmp(&b.value).then(a.weight.cmp(&b.weight))
+}
+
+impl State for Digest {
+    const VERSION: u8 = 1;
+
+    fn write(&mut self, out: &mut Vec<u8>) {
+        self.settle();
+        for count in [self.below, self.above, self.nans] {
+            write_varint(count, out);
+        }
+        if let Some((least, greatest)) = self.ends {
+            out.extend_from_slice(&least.to_le_bytes());
+            out.extend_from_slice(&greatest.to_le_bytes());
+            for mean in &self.means {
+                out.extend_from_slice(&mean.value.to_le_bytes());
+                write_varint(mean.weight, out);
+            }
+        }
+    }
+
+    fn merge(&mut self, mut bytes: Reader<'_>) -> Result<()> {
+        for count in [&mut self.below, &mut self.above, &mut self.nans] {
+            *count =
+                add(*count, bytes.varint()?).ok_or_else(|| bytes.malformed("too many values"))?;
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (least, greatest) = (bytes.float()?, bytes.float()?);
+        if !(least.is_finite() && greatest.is_finite() && least <= greatest) {
+            return Err(bytes.malformed("its ends are no range"));
+        }
+        let mut theirs: Vec<Mean> = Vec::new();
+        let mut weight = self.weight();
+        while !bytes.is_empty() {
+            let mean = Mean {
+                value: bytes.float()?,
+                weight: bytes.varint()?,
+            };
+            let ascends = theirs
+                .last()
+                .is_none_or(|last| order(last, &mean) != Ordering::Greater);
+            if !ascends || !(least..=greatest).contains(&mean.value) || mean.weight == 0 {
+                return Err(bytes.malformed("its means do not ascend within its ends"));
+            }
+            weight = add(weight, mean.weight).ok_or_else(|| bytes.malformed("too many values"))?;
+            theirs.push(mean);
+            if theirs.len() > MOST_MEANS {
+                return Err(bytes.malformed("it has too many means"));
+            }
+        }
+        if theirs.is_empty() {
+            return Err(bytes.malformed("it has ends and no means"));
+        }
+        self.widen(least, greatest);
+        if self.means.is_empty() && self.pending.is_empty() {
+            self.means = theirs;
+        } else {
+            theirs.into_iter().for_each(|mean| self.push(mean));
+        }
+        Ok(())
+    }
+
+    fn heap_bytes(&self) -> usize {
+        (self.means.capacity() + self.pending.capacity()) * size_of::<Mean>()
+    }
+}
+
+impl Digest {
+    /// How many finite values it holds.
+    fn weight(&self) -> u64 {
+        let all = self.means.iter().chain(&self.pending);
+        all.map(|mean| mean.weight).sum()
+    }
+}
+
+/// As floats count: beyond 2^52 values places could not be told apart.
+fn add(a: u64, b: u64) -> Option<u64> {
+    a.checked_add(b).filter(|sum| *sum < 1 << 52)
+}
