@@ -253,7 +253,10 @@ impl JobQuery {
         let partials = partials.durable(options.durability);
         topics::ensure_partials(log, &partials, options.durability)?;
         for wanted in [&late, &output] {
-            topics::ensure(log, &wanted.clone().durable(options.durability).spec)?;
+            let wanted = wanted.clone().durable(options.durability);
+            topics::ensure(log, &wanted.spec)?;
+            let found = topics::existing_source(log, &wanted.spec.name)?;
+            check(&found, wanted.role, options.durability).map_err(TopicError::from)?;
         }
         let (output_schema_id, output_schema) = output_schema(registry.as_ref(), &plan)?;
         Ok(Self {

@@ -1,6 +1,8 @@
 //! From configuration to the log and the registry that it names, and the options of their clients.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use schemas::{
     AddressError, Admin, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions,
@@ -71,9 +73,48 @@ pub enum ConnectRegistryError {
     /// `registry.url` can't be used.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// `registry.ca_file` can't be read.
+    #[error("registry.ca_file {} can't be read", file.display())]
+    Authorities {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The registry can't be opened.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+/// The pause between two looks at a registry that does not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Waits up to `patience` for a registry's first answer, if waiting may help.
+///
+/// # Errors
+/// Why it can't be used, and what to do.
+pub fn wait_for_registry(registry: &dyn Registry, patience: Duration) -> Result<(), RegistryError> {
+    let until = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match registry.reach() {
+            Ok(()) => {
+                if told {
+                    tracing::info!("the schema registry answers");
+                }
+                return Ok(());
+            }
+            Err(unreached) if unreached.may_pass && Instant::now() + PAUSE < until => {
+                if !told {
+                    tracing::warn!(reason = %unreached.error, "waiting for the schema registry");
+                    told = true;
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(unreached) => return Err(unreached.error),
+        }
+    }
 }
 
 /// Opens the registry that the configuration names. Of one over HTTP nothing is asked yet.
@@ -109,9 +150,17 @@ pub fn connect_registry_admin(
                     password: config.password.expose().to_owned(),
                 }
             };
-            let options = HttpRegistryOptions::new(urls)
+            let mut options = HttpRegistryOptions::new(urls)
                 .with_credentials(credentials)
                 .with_timeout(config.timeout_ms.duration());
+            if !config.ca_file.as_os_str().is_empty() {
+                let read = std::fs::read(&config.ca_file);
+                let pem = read.map_err(|source| ConnectRegistryError::Authorities {
+                    file: config.ca_file.clone(),
+                    source,
+                })?;
+                options = options.with_ca_pem(pem);
+            }
             Ok(Arc::new(HttpRegistry::new(options)?))
         }
     }

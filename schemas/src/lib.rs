@@ -18,7 +18,7 @@ pub mod wire;
 pub use project::{ProjectError, projected_schema};
 pub use registry::{
     AddressError, Admin, Credentials, EmbeddedRegistry, Evolved, HttpRegistry, HttpRegistryOptions,
-    Refused, Registry, RegistryError, SchemaId, can_replace, evolve, value_subject,
+    Refused, Registry, RegistryError, SchemaId, Unreached, can_replace, evolve, value_subject,
 };
 
 /// The shipped schemas, as they are registered.

@@ -2,12 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use runtime::cli::{Exit, Usage};
-use runtime::config::{Config, LogKind, SinkOpenSearchConfig};
+use runtime::config::{Config, LogKind};
 use runtime::connect::{connect_log, connect_registry};
-use sink_opensearch::{BulkOptions, BulkTarget, SqliteTarget, Target};
+use sink_opensearch::{Access, open_target};
 
 use super::{Ledger, Subject};
 
@@ -117,7 +116,7 @@ fn subject(args: &AuditArgs, config: &Config) -> anyhow::Result<Subject> {
     let documents = if args.no_documents {
         None
     } else {
-        let target = documents(&config.sink_opensearch)?;
+        let target = open_target(&config.sink_opensearch, Access::Read)?;
         Some((config.sink_opensearch.group.clone(), target))
     };
     Ok(Subject {
@@ -129,12 +128,4 @@ fn subject(args: &AuditArgs, config: &Config) -> anyhow::Result<Subject> {
         lake,
         documents,
     })
-}
-
-fn documents(sink: &SinkOpenSearchConfig) -> anyhow::Result<Arc<dyn Target>> {
-    if let Some(file) = sink.url.strip_prefix("sqlite:") {
-        return Ok(Arc::new(SqliteTarget::open_to_read(file)?));
-    }
-    let options = BulkOptions::from_config(sink)?;
-    Ok(Arc::new(BulkTarget::new(options)?))
 }

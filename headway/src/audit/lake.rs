@@ -7,6 +7,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::file::metadata::ParquetMetaDataReader;
 
+use sink_s3::Cause;
+
 use super::AuditError;
 
 /// How many files of a topic there are in a lake, and how many rows they hold.
@@ -26,7 +28,7 @@ pub(super) fn count(
             .try_filter(|file| std::future::ready(file.location.extension() == Some("parquet")))
             .try_collect()
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(in_words(&error)))?;
         let mut rows = futures::stream::iter(
             files
                 .iter()
@@ -41,6 +43,11 @@ pub(super) fn count(
     })
 }
 
+/// What to do about a store's failure, and what it says.
+fn in_words(error: &object_store::Error) -> String {
+    format!("{} ({error})", Cause::of(error))
+}
+
 async fn rows(store: &Arc<dyn ObjectStore>, file: &Path, size: u64) -> Result<u64, AuditError> {
     let failed = |detail: String| AuditError::Lake {
         detail: format!("{file}: {detail}"),
@@ -53,7 +60,7 @@ async fn rows(store: &Arc<dyn ObjectStore>, file: &Path, size: u64) -> Result<u6
         let bytes = store
             .get_range(file, start..size)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(in_words(&error)))?;
         match reader.try_parse_sized(&bytes, size) {
             Ok(()) => break,
             Err(parquet::errors::ParquetError::NeedMoreData(needed))

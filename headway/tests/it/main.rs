@@ -7,5 +7,6 @@ mod oracle;
 mod real;
 mod refusals;
 mod run;
+mod servers;
 mod setup;
 mod whole_files;

@@ -41,6 +41,7 @@ impl Pipeline {
                 "SINK_S3_URL",
                 folder.path().join("lake").display().to_string(),
             ),
+            ("SINK_OPENSEARCH_URL", "sqlite:documents.sqlite".into()),
             ("SINK_OPENSEARCH_TOPICS", format!("{name}-statistics")),
         ];
         let given = settings
@@ -60,7 +61,7 @@ impl Pipeline {
         }
     }
 
-    fn embedded() -> Self {
+    pub fn embedded() -> Self {
         let settings = [
             ("LOG_KIND", "embedded"),
             ("LOG_DIR", "log"),
@@ -242,6 +243,8 @@ pub fn losing_topics_are_refused(pipeline: &Pipeline) {
         ("headway", &["setup", "--check"][..]),
         ("producer", &[csv]),
         ("processor", &["--once"]),
+        ("sink-s3", &["--once"]),
+        ("sink-opensearch", &["--once"]),
     ] {
         let output = pipeline.with(binary, arguments, &[("HEADWAY_LOG_REPLICATION", "2")]);
         pipeline.refused(&output, &["log.replication asks for 2"]);

@@ -218,13 +218,17 @@ fn patiently<T>(
 ) -> Result<T, ProducerError> {
     let start = std::time::Instant::now();
     let mut pause = Duration::from_millis(100);
+    let mut told = false;
     loop {
         match ask(Arc::clone(&options.registry)) {
-            Err(RegistryError::Unavailable { detail, .. })
+            Err(error @ RegistryError::Unavailable { .. })
                 if start.elapsed() < options.give_up_after.min(START_PATIENCE)
                     && !options.lifecycle.stopping() =>
             {
-                tracing::warn!(detail, "the schema registry can't be reached; trying again");
+                if !told {
+                    tracing::warn!(reason = %error, "waiting for the schema registry");
+                    told = true;
+                }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_secs(5));
             }

@@ -6,10 +6,10 @@ use anyhow::Context;
 use clap::CommandFactory;
 use schemas::Registry;
 
-use super::{Completions, Flags};
+use super::{Completions, Flags, Usage};
 use crate::config::{Config, ConfigArgs};
-use crate::connect::{connect_log, connect_registry};
-use crate::log::Log;
+use crate::connect::{connect_log, connect_registry, wait_for_registry};
+use crate::log::{Log, LogError};
 use crate::metrics::Metrics;
 use crate::telemetry::{self, Condition, HttpEdge, Readiness};
 
@@ -44,6 +44,7 @@ pub struct Service {
     pub metrics: prometheus::Registry,
     /// Those that all binaries have.
     pub edge_metrics: Metrics,
+    readiness: Readiness,
     connected: Condition,
     // It serves as long as it lives.
     _edge: Option<HttpEdge>,
@@ -62,24 +63,34 @@ impl Service {
         let edge = telemetry::serve(
             &config.telemetry,
             metrics.clone(),
-            readiness,
+            readiness.clone(),
             Default::default(),
         )?;
         Ok(Self {
             metrics,
             edge_metrics,
+            readiness,
             connected,
             _edge: edge,
         })
     }
 
-    /// The log and the registry that the configuration names; the process is ready then.
+    /// A further condition for readiness. Name it before [`Service::connect`], so that "ready" is never said too early.
+    pub fn condition(&self, name: &str) -> Condition {
+        self.readiness.condition(name)
+    }
+
+    /// The log and the registry that the configuration names, both of which answer; the process is ready then.
     ///
     /// # Errors
     /// When one of them can't be used.
     pub fn connect(&self, config: &Config) -> anyhow::Result<(Arc<dyn Log>, Arc<dyn Registry>)> {
-        let log = connect_log(&config.log)?;
-        let registry = connect_registry(&config.registry)?;
+        let log = connect_log(&config.log).map_err(|error| match error {
+            LogError::Config { .. } => anyhow::Error::new(Usage(error.into())),
+            error => error.into(),
+        })?;
+        let registry = connect_registry(&config.registry).map_err(|error| Usage(error.into()))?;
+        wait_for_registry(&*registry, config.log.connect_timeout_ms.duration())?;
         self.connected.ready();
         Ok((log, registry))
     }

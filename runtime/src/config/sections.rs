@@ -108,6 +108,8 @@ pub struct RegistryConfig {
     pub username: String,
     /// The password.
     pub password: Secret,
+    /// Authorities to trust; empty: the system's.
+    pub ca_file: PathBuf,
     /// How long a call may take.
     pub timeout_ms: Millis,
 }

@@ -29,18 +29,23 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
         source,
     };
     let mut filter = EnvFilter::builder().parse(level).map_err(refused)?;
-    // A user's own directive for it stands.
-    if !level.contains(QUIETED)
-        && let Ok(off) = format!("{QUIETED}=off").parse()
-    {
-        filter = filter.add_directive(off);
+    // A user's own directive for one stands.
+    for quieted in QUIETED {
+        if !level.contains(quieted)
+            && let Ok(off) = format!("{quieted}=off").parse()
+        {
+            filter = filter.add_directive(off);
+        }
     }
     Ok(filter)
 }
 
-/// This module of rdkafka reports, at ERROR, that a consumer which was closed can't be closed again when it is dropped.
-/// Nobody needs to act on that.
-const QUIETED: &str = "rdkafka::consumer::base_consumer";
+/// What reports at ERROR what nobody needs to act on, or what is said elsewhere: rdkafka, that a consumer which was closed
+/// can't be closed again when it is dropped; the verifier of certificates, each one that is not trusted.
+const QUIETED: [&str; 2] = [
+    "rdkafka::consumer::base_consumer",
+    "rustls_platform_verifier",
+];
 
 /// Whether standard error takes colour: it is a terminal, and NO_COLOR is not set (<https://no-color.org>).
 pub fn colour() -> bool {

@@ -38,6 +38,23 @@ pub trait Registry: Send + Sync {
 
     /// The newest version under `subject`: its number and text. `None` when the registry knows no such subject.
     fn latest(&self, subject: &str) -> Result<Option<(SchemaId, Arc<str>)>, RegistryError>;
+
+    /// Whether it answers at all, for a look at the start.
+    ///
+    /// # Errors
+    /// Why it does not, and whether waiting a little may help.
+    fn reach(&self) -> Result<(), Unreached> {
+        Ok(())
+    }
+}
+
+/// A registry that does not answer as one.
+#[derive(Debug)]
+pub struct Unreached {
+    /// Why, and what to do.
+    pub error: RegistryError,
+    /// Whether it may answer a little later; not so where another server answers, or refuses this client.
+    pub may_pass: bool,
 }
 
 /// What people ask a registry for, beside what records need.
@@ -71,13 +88,11 @@ pub trait Admin: Registry {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RegistryError {
     /// It can't be reached, or answers with a server's error; it may come back.
-    #[error(
-        "the schema registry at {address} can't be reached: {detail}; see that it runs, and that registry.url is its address, path included"
-    )]
+    #[error("the schema registry at {address} can't be used: {detail}")]
     Unavailable {
         /// Its address, without credentials.
         address: String,
-        /// What the client says.
+        /// What is known, and what to do.
         detail: String,
     },
     /// It has no schema of this number.

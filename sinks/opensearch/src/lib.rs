@@ -24,7 +24,7 @@ pub use metrics::Metrics;
 pub use settings::{DocumentsFile, GeoPoint, SettingsError, TopicSettings};
 pub use start::{check_start, schema_of, wait_for};
 pub use target::{
-    BulkOptions, BulkTarget, Change, Credentials, Outcome, Pacing, PacingOptions, Remedy, Setup,
-    SqliteTarget, StoredDocument, Target, TargetError,
+    Access, BulkOptions, BulkTarget, Change, Credentials, Outcome, Pacing, PacingOptions, Remedy,
+    Setup, SqliteTarget, StoredDocument, Target, TargetError, open_target,
 };
 pub use worker::{Options, Progress, SinkError, Summary, run};

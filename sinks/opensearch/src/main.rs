@@ -10,9 +10,10 @@ use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
 use runtime::config::{Config, ConfigArgs, SinkOpenSearchConfig};
 use runtime::connect::connect_registry;
 use runtime::shutdown::on_signals;
+use runtime::topics::Durability;
 use sink_opensearch::{
-    BulkOptions, BulkTarget, DocumentsFile, Options, SqliteTarget, Target, Template, TopicSettings,
-    check_start, run, schema_of, wait_for,
+    Access, BulkTarget, DocumentsFile, Options, Template, TopicSettings, check_start, open_target,
+    run, schema_of, wait_for,
 };
 
 /// Topics of Avro records to documents in OpenSearch, or in a SQLite file.
@@ -97,8 +98,9 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
 fn write_documents(config: &Config, once: bool) -> anyhow::Result<Exit> {
     let sink = &config.sink_opensearch;
     let topics = topics(sink).map_err(Usage)?;
-    let target = target(sink)?;
+    let target = open_target(sink, Access::Write).map_err(|error| Usage(error.into()))?;
     let service = Service::start(config)?;
+    let condition = service.condition("documents");
     let (log, registry) = service.connect(config)?;
     let patience = sink.connect_timeout_ms.duration();
     check_start(&topics, &*registry, &*target, patience)?;
@@ -108,6 +110,8 @@ fn write_documents(config: &Config, once: bool) -> anyhow::Result<Exit> {
     options.producer = config
         .log
         .producer_options(None, "sink-opensearch-dead-letters");
+    options.condition = condition;
+    options.durability = Durability::of(&config.log);
     options.flush_interval = sink.flush_interval_ms.duration();
     let bulk_bytes = usize::try_from(sink.bulk_bytes).unwrap_or(usize::MAX);
     options.flush_bytes = bulk_bytes;
@@ -145,7 +149,7 @@ fn setup(config: &Config, apply: bool) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let topics = topics(sink).map_err(Usage)?;
-    let target = open_search(sink)?;
+    let target = BulkTarget::from_config(sink).map_err(|error| Usage(error.into()))?;
     let registry = connect_registry(&config.registry)?;
     let patience = sink.connect_timeout_ms.duration();
     wait_for(&target, patience)?;
@@ -205,16 +209,4 @@ fn topics(sink: &SinkOpenSearchConfig) -> anyhow::Result<Vec<TopicSettings>> {
 
 fn read(path: &Path) -> anyhow::Result<DocumentsFile> {
     Ok(toml::from_str(&std::fs::read_to_string(path)?)?)
-}
-
-fn target(sink: &SinkOpenSearchConfig) -> anyhow::Result<Arc<dyn Target>> {
-    Ok(match sink.url.strip_prefix("sqlite:") {
-        Some(file) => Arc::new(SqliteTarget::open(file)?),
-        None => Arc::new(open_search(sink)?),
-    })
-}
-
-fn open_search(sink: &SinkOpenSearchConfig) -> Result<BulkTarget, Usage> {
-    let target = BulkOptions::from_config(sink).and_then(BulkTarget::new);
-    target.map_err(|error| Usage(error.into()))
 }

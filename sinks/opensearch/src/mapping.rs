@@ -27,6 +27,9 @@ const DATE_FORMAT: &str = "strict_date_optional_time";
 /// bytes, and a character has up to four.)
 const SEARCHABLE_CHARACTERS: u32 = 8_191;
 
+/// The mark of templates that are ours, under `_meta.managed_by`.
+pub(crate) const MANAGED_BY: &str = "headway";
+
 /// Why no mapping can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
@@ -91,6 +94,7 @@ impl Template {
         let body = json!({
             "index_patterns": [pattern.wildcard()],
             "priority": 200,
+            "_meta": {"managed_by": MANAGED_BY, "topic": settings.topic},
             "template": {
                 "settings": settings.index_settings,
                 "mappings": {
@@ -285,6 +289,7 @@ mod tests {
         let expected = json!({
             "index_patterns": ["trip_statistics-*"],
             "priority": 200,
+            "_meta": {"managed_by": "headway", "topic": "trip_statistics"},
             "template": {"settings": {"auto_expand_replicas": "0-1"}, "mappings": {
                 "dynamic": "strict",
                 "_meta": {"topic": "trip_statistics", "record": "TripStatistics"},

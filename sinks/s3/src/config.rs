@@ -5,6 +5,7 @@ use std::sync::Arc;
 use runtime::config::{Config, S3Addressing, SinkS3Config};
 use runtime::log::Log;
 use runtime::metrics::Metrics as EdgeMetrics;
+use runtime::topics::Durability;
 use schemas::Registry;
 
 use crate::error::SinkError;
@@ -94,6 +95,7 @@ impl Options {
             producer: config.log.producer_options(None, "sink-s3-dead-letters"),
             flush,
             spill_dir,
+            durability: Durability::of(&config.log),
             start_deadline: sink.connect_timeout_ms.duration(),
             ..options
         })

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use runtime::lifecycle::Lifecycle;
 use runtime::log::{ConsumerOptions, Log, ProducerOptions};
 use runtime::metrics::Metrics as EdgeMetrics;
+use runtime::topics::Durability;
 use schemas::Registry;
 
 use crate::backoff::Backoff;
@@ -37,6 +38,8 @@ pub struct Options {
     pub spill_dir: PathBuf,
     /// Pauses between attempts.
     pub backoff: Backoff,
+    /// How many brokers must have what is written: topics are refused with less.
+    pub durability: Durability,
     /// How long a start waits for a lake that can't be reached.
     pub start_deadline: Duration,
     /// How long a run that was told to stop waits for the lake.
@@ -125,6 +128,7 @@ impl Options {
             flush: FlushOptions::default(),
             spill_dir: std::env::temp_dir(),
             backoff: Backoff::default(),
+            durability: Durability::default(),
             start_deadline: Duration::from_secs(30),
             stop_deadline: Duration::from_secs(30),
             lifecycle: Lifecycle::new(),

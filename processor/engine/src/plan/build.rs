@@ -443,7 +443,7 @@ impl Job<'_> {
                 errors.push(JobError::new(
                     at,
                     what,
-                    "set the processor's mask salt to a long random text and keep it",
+                    "set processor.mask_salt (HEADWAY_PROCESSOR_MASK_SALT) to a long random text, and keep it",
                 ));
                 continue;
             }

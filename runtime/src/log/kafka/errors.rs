@@ -102,6 +102,9 @@ pub(super) fn kind(code: Code) -> Option<Kind> {
     })
 }
 
+/// Where credentials stand.
+pub(super) const CREDENTIALS: &str = "check \"sasl.username\" and \"sasl.password\" under log.client (HEADWAY_LOG_CLIENT_SASL_USERNAME, HEADWAY_LOG_CLIENT_SASL_PASSWORD)";
+
 /// What was being done, for the error's words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doing<'a> {
@@ -152,10 +155,11 @@ impl<'a> Doing<'a> {
 
     /// The error for a code.
     pub(super) fn error(&self, code: Code, said: &str) -> LogError {
-        let detail = if said.is_empty() {
-            code.to_string()
+        let name = code.to_string();
+        let detail = if name.contains(said) {
+            name
         } else {
-            format!("{code}: {said}")
+            format!("{name}: {said}")
         };
         match kind(code) {
             Some(Kind::Unreachable) => LogError::Unreachable {
@@ -194,7 +198,7 @@ impl<'a> Doing<'a> {
             },
             Some(Kind::NotAllowed) => LogError::NotAllowed {
                 action: self.action,
-                detail: format!("{detail}; check this client's credentials and its rights (ACLs)"),
+                detail: format!("{detail}; {}", self.rights(code)),
             },
             Some(Kind::Config) if code == Code::InvalidTransactionTimeout => LogError::Config {
                 detail: format!(
@@ -215,6 +219,34 @@ impl<'a> Doing<'a> {
             Some(Kind::OutOfRange | Kind::State) | None => LogError::State {
                 detail: format!("the Kafka client could not {}: {detail}", self.action),
             },
+        }
+    }
+
+    /// What a refused client is to be given.
+    fn rights(&self, code: Code) -> String {
+        let or = |name: &str, other: &str| if name.is_empty() { other } else { name }.to_owned();
+        let give = "give this client's user (ACLs)";
+        match code {
+            Code::TopicAuthorizationFailed => format!(
+                "{give} Describe and DescribeConfigs on topic {}, Read where it reads it, Write where it writes it, and Create if it is to make it",
+                or(self.name, "and those beside it")
+            ),
+            Code::GroupAuthorizationFailed => {
+                format!(
+                    "{give} Read on group {}",
+                    or(self.group, "that it reads with")
+                )
+            }
+            Code::TransactionalIdAuthorizationFailed => format!(
+                "{give} Describe and Write on transactional id {}",
+                or(self.transactional_id, "that it writes under")
+            ),
+            Code::ClusterAuthorizationFailed => {
+                format!(
+                    "{give} IdempotentWrite, and Create if it is to make topics, on the cluster"
+                )
+            }
+            _ => format!("{CREDENTIALS}, and its user's rights (ACLs)"),
         }
     }
 
@@ -325,7 +357,16 @@ mod tests {
             (Code::UnknownTopicOrPartition, "topic-0"),
             (Code::MessageSizeTooLarge, "9 bytes"),
             (Code::GroupAuthorizationFailed, "commit offsets"),
-            (Code::GroupAuthorizationFailed, "ACLs"),
+            (Code::GroupAuthorizationFailed, "(ACLs) Read on group g"),
+            (Code::TopicAuthorizationFailed, "on topic topic-0"),
+            (
+                Code::TransactionalIdAuthorizationFailed,
+                "transactional id t",
+            ),
+            (
+                Code::SaslAuthenticationFailed,
+                "HEADWAY_LOG_CLIENT_SASL_USERNAME",
+            ),
         ] {
             let text = doing.error(code, "").to_string();
             assert!(text.contains(word), "{text:?} does not say {word:?}");

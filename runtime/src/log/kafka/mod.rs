@@ -19,6 +19,7 @@ mod batch;
 mod consumer;
 mod context;
 mod errors;
+mod greeting;
 mod guard;
 mod member;
 mod native;
@@ -78,7 +79,7 @@ fn wait_for_answer(
     loop {
         let slice =
             Duration::from_millis(500).min(deadline.saturating_duration_since(Instant::now()));
-        let Err(error) = probe.fetch_metadata(None, slice.max(Duration::from_millis(1))) else {
+        let Err(_) = probe.fetch_metadata(None, slice.max(Duration::from_millis(1))) else {
             return Ok(());
         };
         // Serves the log and error events, which say more than the call's own code.
@@ -86,18 +87,16 @@ fn wait_for_answer(
         if let Some(refusal) = notes.refusal() {
             return Err(LogError::NotAllowed {
                 action: "connect",
-                detail: format!(
-                    "{refusal}; check the credentials and the security.* and sasl.* settings"
-                ),
+                detail: greeting::refused(&options.brokers, &refusal),
             });
         }
         if Instant::now() >= deadline {
-            let said = notes.last().unwrap_or_else(|| error.to_string());
             return Err(LogError::Unreachable {
                 action: "connect",
-                detail: format!(
-                    "no broker at {} answered within {:?} ({said}); start one, or correct the address",
-                    options.brokers, options.connect_timeout
+                detail: greeting::unanswered(
+                    &options.brokers,
+                    options.connect_timeout,
+                    notes.last().as_deref(),
                 ),
             });
         }

@@ -4,14 +4,13 @@
 //! Calls are rare: the cache in front answers all but the first of each.
 
 use std::error::Error as _;
-use std::time::Duration;
 
-use reqwest::Method;
 use reqwest::blocking::Client;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Certificate, Method};
 use serde_json::Value;
 
-use super::options::{AddressError, Credentials, shown, taken_apart};
+use super::options::{AddressError, Credentials, HttpRegistryOptions, shown, taken_apart};
 
 /// The media type of Confluent's API.
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
@@ -29,8 +28,10 @@ pub(super) struct Endpoint {
 /// What an address answers instead of what it was asked for.
 #[derive(Clone, Debug)]
 pub(super) enum Refusal {
-    /// No answer, or none of a schema registry's: another address may do better.
+    /// No answer: another address may do better.
     Away(String),
+    /// An answer that is none of a schema registry's.
+    Foreign(String),
     /// A registry's own error.
     Said(Said),
 }
@@ -44,22 +45,34 @@ pub(super) struct Said {
 }
 
 impl Endpoint {
-    pub fn new(
-        url: &str,
-        credentials: &Credentials,
-        timeout: Duration,
-    ) -> Result<Self, AddressError> {
+    pub fn new(url: &str, options: &HttpRegistryOptions) -> Result<Self, AddressError> {
+        let refuse = |detail| AddressError {
+            address: shown(url),
+            detail,
+        };
         let (base, inline) = taken_apart(url)?;
-        let client = on_own_thread(|| Client::builder().timeout(timeout).build())
+        let mut builder = Client::builder().timeout(options.timeout);
+        if let Some(pem) = &options.ca_pem {
+            let certificates = Certificate::from_pem_bundle(pem)
+                .map_err(in_words)
+                .and_then(|found| match found.is_empty() {
+                    true => Err("it holds none".to_owned()),
+                    false => Ok(found),
+                })
+                .map_err(|why| {
+                    refuse(format!(
+                        "registry.ca_file must hold certificates in PEM: {why}"
+                    ))
+                })?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let client = on_own_thread(|| builder.build())
             .and_then(|built| built.map_err(in_words))
-            .map_err(|detail| AddressError {
-                address: shown(url),
-                detail,
-            })?;
+            .map_err(refuse)?;
         Ok(Self {
             address: shown(url),
             base,
-            credentials: inline.unwrap_or_else(|| credentials.clone()),
+            credentials: inline.unwrap_or_else(|| options.credentials.clone()),
             client: Some(client),
         })
     }
@@ -99,18 +112,22 @@ impl Endpoint {
             let status = response.status();
             Ok((status, response.text()?))
         })
-        .and_then(|answer| answer.map_err(in_words))
-        .map_err(Refusal::Away)?;
+        .map_err(Refusal::Away)?
+        .map_err(|error| unanswered(error, &self.base))?;
         let json = serde_json::from_str::<Value>(&text);
         if status.is_success() {
             return json.map_err(|_| {
-                Refusal::Away(
-                    "its answer is not that of a schema registry: check the address and its path"
-                        .to_owned(),
-                )
+                Refusal::Foreign(format!(
+                    "what answers there is no schema registry; correct registry.url, {PATH}"
+                ))
             });
         }
         let said = json.unwrap_or_default();
+        if status.as_u16() == 404 && !said["error_code"].is_u64() {
+            return Err(Refusal::Foreign(format!(
+                "there is no schema registry under that path (HTTP 404); correct registry.url, {PATH}"
+            )));
+        }
         Err(Refusal::Said(Said {
             status: status.as_u16(),
             code: said["error_code"]
@@ -141,6 +158,39 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> Result<T, String> 
             .join()
             .map_err(|_| "the HTTP client panicked".to_owned())
     })
+}
+
+/// What an address must have.
+const PATH: &str =
+    "with the path of its Confluent API where that is not the root (at Apicurio /apis/ccompat/v7)";
+
+/// Why a call had no answer, and what to do.
+fn unanswered(error: reqwest::Error, base: &str) -> Refusal {
+    let timeout = error.is_timeout();
+    let text = in_words(error);
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["certificate"]) {
+        return Refusal::Foreign(format!(
+            "its certificate is not trusted ({text}); set registry.ca_file to the PEM file of the authority that signed it"
+        ));
+    }
+    if says(&["InvalidContentType", "corrupt message"]) {
+        return Refusal::Foreign(format!(
+            "it does not speak TLS ({text}); begin registry.url with http://"
+        ));
+    }
+    let advice = if timeout {
+        "look after the server, or correct registry.url (registry.timeout_ms says how long a call may take)"
+    } else if says(&["dns error", "failed to lookup"]) {
+        "the host's name is not known: correct registry.url"
+    } else if base.starts_with("http:")
+        && says(&["reset by peer", "connection closed", "invalid HTTP"])
+    {
+        "see that it runs; if it speaks TLS, begin registry.url with https://"
+    } else {
+        "start it, or correct registry.url"
+    };
+    Refusal::Away(format!("no answer ({text}); {advice}"))
 }
 
 /// An error of the client with its causes, without the address, which is said elsewhere.

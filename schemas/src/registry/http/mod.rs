@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::cache::Cached;
-use super::{Admin, Registry, RegistryError, SchemaId};
+use super::{Admin, Registry, RegistryError, SchemaId, Unreached};
 use crate::avro;
 use endpoint::Endpoint;
 use remote::Remote;
@@ -41,7 +41,7 @@ impl HttpRegistry {
         let endpoints = options
             .urls
             .iter()
-            .map(|url| Endpoint::new(url, &options.credentials, options.timeout))
+            .map(|url| Endpoint::new(url, &options))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             cached: Cached::new(Remote { endpoints }, options.now),
@@ -67,6 +67,10 @@ impl Registry for HttpRegistry {
 
     fn latest(&self, subject: &str) -> Result<Option<(SchemaId, Arc<str>)>, RegistryError> {
         self.cached.latest(subject)
+    }
+
+    fn reach(&self) -> Result<(), Unreached> {
+        self.cached.inner().reach()
     }
 }
 

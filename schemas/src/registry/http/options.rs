@@ -41,6 +41,7 @@ pub struct HttpRegistryOptions {
     pub(super) urls: Vec<String>,
     pub(super) credentials: Credentials,
     pub(super) timeout: Duration,
+    pub(super) ca_pem: Option<Vec<u8>>,
     pub(super) now: Now,
 }
 
@@ -53,6 +54,7 @@ impl HttpRegistryOptions {
             urls: urls.into_iter().map(Into::into).collect(),
             credentials: Credentials::None,
             timeout: Duration::from_secs(10),
+            ca_pem: None,
             now: Arc::new(Instant::now),
         }
     }
@@ -68,6 +70,13 @@ impl HttpRegistryOptions {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Authorities to trust beside the system's, in PEM, for https.
+    #[must_use]
+    pub fn with_ca_pem(mut self, pem: Vec<u8>) -> Self {
+        self.ca_pem = Some(pem);
         self
     }
 

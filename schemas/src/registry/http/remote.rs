@@ -1,11 +1,12 @@
 //! The registry at one of several addresses: what is asked, and what the answers mean.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::super::compatibility::{self, Rule};
-use super::super::{Admin, Registry, RegistryError, SchemaId};
+use super::super::{Admin, Registry, RegistryError, SchemaId, Unreached};
 use super::endpoint::{Endpoint, Refusal, Said, path_part};
 use super::references;
 use crate::avro;
@@ -26,7 +27,7 @@ impl Remote {
             let address = || endpoint.address.clone();
             let detail = match question(endpoint) {
                 Ok(answer) => return Ok(answer),
-                Err(Refusal::Away(detail)) => detail,
+                Err(Refusal::Away(detail) | Refusal::Foreign(detail)) => detail,
                 Err(Refusal::Said(said)) => {
                     if let Some(answer) = refused(&said) {
                         return answer;
@@ -36,7 +37,15 @@ impl Remote {
                         code,
                         message,
                     } = said;
-                    let detail = format!("it answers HTTP {status} (code {code}): {message}");
+                    let said = match message.as_str() {
+                        "" => String::new(),
+                        message => format!(": {message}"),
+                    };
+                    let code = match code {
+                        0 => String::new(),
+                        code => format!(" (code {code})"),
+                    };
+                    let detail = format!("it answers HTTP {status}{code}{said}");
                     match status {
                         401 | 403 => {
                             return Err(RegistryError::NotAllowed {
@@ -46,7 +55,9 @@ impl Remote {
                                 ),
                             });
                         }
-                        404 | 408 | 429 | 500.. => detail,
+                        404 | 408 | 429 | 500.. => {
+                            format!("{detail}; look after the server, or correct registry.url")
+                        }
                         _ => {
                             return Err(RegistryError::NotAllowed {
                                 address: address(),
@@ -65,6 +76,31 @@ impl Remote {
             address: "(none)".to_owned(),
             detail: "there is no address".to_owned(),
         }))
+    }
+
+    /// Whether one of the addresses answers as a registry.
+    pub fn reach(&self) -> Result<(), Unreached> {
+        // Confluent's API has it; it is short, and needs no right to a subject.
+        const SHORT: &str = "schemas/types";
+        // Whether one of them gave no answer: that one may come up.
+        let away = Cell::new(false);
+        let answer = self.ask(
+            |endpoint| {
+                let answer = endpoint
+                    .get(SHORT)
+                    .and_then(|answer| list::<String>(&answer));
+                if matches!(&answer, Err(Refusal::Away(_) | Refusal::Said(_))) {
+                    away.set(true);
+                }
+                answer.map(|_| ())
+            },
+            // A registry's own error: it is too old for the question, or one may use some subjects, and not ask this.
+            |said| matches!(said.status, 403 | 404).then_some(Ok(())),
+        );
+        answer.map_err(|error| Unreached {
+            may_pass: away.get() && matches!(error, RegistryError::Unavailable { .. }),
+            error,
+        })
     }
 
     /// Compares with the subject's last version by our own rules, which name the field at fault, whatever the registry's
@@ -219,8 +255,8 @@ fn list<T: serde::de::DeserializeOwned>(answer: &Value) -> Result<Vec<T>, Refusa
 }
 
 pub(super) fn missing(what: &str) -> Refusal {
-    Refusal::Away(format!(
-        "its answer has no {what}: it is not that of a schema registry"
+    Refusal::Foreign(format!(
+        "its answer has no {what}: what answers there is no schema registry; correct registry.url"
     ))
 }
 

@@ -2,6 +2,7 @@
 //! the worker's part.
 
 mod bulk;
+mod open;
 mod pacing;
 mod sqlite;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use bulk::{BulkOptions, BulkTarget, Change, Credentials, Setup};
+pub use open::{Access, open_target};
 pub use pacing::{Pacing, PacingOptions};
 pub use sqlite::{SqliteTarget, StoredDocument};
 
@@ -54,7 +56,7 @@ pub enum Remedy {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It can't be reached, did not answer in time, or fails within.
-    #[error("{target} can't be reached: {detail}; see that it runs, and that the address is right")]
+    #[error("{target} can't be reached: {detail}")]
     Unreachable {
         /// Its address or path, without credentials.
         target: String,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use runtime::dead_letter::{DeadLetterError, DeadLetterWriter, Origin, Refused, dlq_wanted};
 use runtime::log::{Batch, Log, LogError, Offset, Producer, ProducerOptions, TopicPartition};
+use runtime::topics::Durability;
 use schemas::{SchemaId, wire};
 
 use super::Options;
@@ -70,6 +71,7 @@ impl Letter {
 pub(super) struct DeadLetters {
     log: Arc<dyn Log>,
     options: ProducerOptions,
+    durability: Durability,
     writer: DeadLetterWriter,
     producer: Option<Box<dyn Producer>>,
 }
@@ -84,6 +86,7 @@ impl DeadLetters {
         Self {
             log: Arc::clone(&options.log),
             options: options.producer.clone(),
+            durability: options.durability,
             writer,
             producer: None,
         }
@@ -91,7 +94,7 @@ impl DeadLetters {
 
     /// Makes a topic's dead letter topic if it is not there.
     pub fn prepare(&self, topic: &str) -> Result<(), LogError> {
-        let wanted = dlq_wanted(topic);
+        let wanted = dlq_wanted(topic).durable(self.durability);
         let name = &wanted.spec.name;
         if self.log.topic(name)?.is_none() {
             self.log.create_topic(&wanted.spec)?;

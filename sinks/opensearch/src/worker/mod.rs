@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use runtime::dead_letter::DeadLetterError;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::{ConsumerOptions, Log, LogError, Offset, ProducerOptions, TopicPartition};
+use runtime::telemetry::{Condition, Readiness};
+use runtime::topics::{Durability, Unfit};
 use schemas::decode::DecodeError;
 use schemas::{Registry, RegistryError};
 
@@ -56,6 +58,10 @@ pub struct Options {
     pub flush_bytes: usize,
     /// The same, at the latest after this time.
     pub flush_interval: Duration,
+    /// How many brokers must have what is written: topics are refused with less.
+    pub durability: Durability,
+    /// Whether documents are stored, for readiness.
+    pub condition: Condition,
     /// Tells the run to end.
     pub lifecycle: Lifecycle,
     /// What is measured.
@@ -90,6 +96,8 @@ impl Options {
             pacing: PacingOptions::default(),
             flush_bytes: 5 << 20,
             flush_interval: Duration::from_secs(1),
+            durability: Durability::default(),
+            condition: Readiness::new().condition("documents"),
             lifecycle: Lifecycle::new(),
             metrics: Metrics::new(metrics)?,
             edge_metrics,
@@ -183,6 +191,9 @@ pub enum SinkError {
     /// Dead letters can't be written.
     #[error("dead letters can't be written")]
     DeadLetter(#[source] DeadLetterError),
+    /// A topic's settings would lose data.
+    #[error(transparent)]
+    Topic(#[from] Unfit),
     /// The group's offsets belong to somebody else.
     #[error("the sink can't take up where its group stands")]
     Ledger(#[from] LedgerError),

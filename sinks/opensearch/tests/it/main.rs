@@ -4,6 +4,7 @@
 
 mod bulk;
 mod crash;
+mod http;
 mod outage;
 mod real;
 mod server;

@@ -1,9 +1,12 @@
 //! A target that goes away and comes back; members that come and go.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use runtime::telemetry::{HttpEdge, Readiness};
 use sink_opensearch::{Document, Outcome, SqliteTarget, Target, TargetError, run};
 
 use crate::support::{World, eventually, start};
@@ -52,6 +55,24 @@ fn an_outage_pauses_reading_within_its_memory_and_goes_on_without_loss() {
     let target = switched(&folder);
     let mut options = world.options(world.log.clone(), target.clone());
     options.flush_bytes = 64 << 10;
+    let readiness = Readiness::new();
+    options.condition = readiness.condition("documents");
+    let edge = HttpEdge::start(
+        "127.0.0.1:0",
+        Default::default(),
+        readiness,
+        Default::default(),
+    )
+    .unwrap();
+    let ready = || {
+        let stream = TcpStream::connect(edge.address()).unwrap();
+        write!(
+            &stream,
+            "GET /ready HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        std::io::read_to_string(&stream).unwrap()
+    };
     let (metrics, progress) = (options.metrics.clone(), options.progress.clone());
     let (lifecycle, running) = start(options);
 
@@ -59,12 +80,18 @@ fn an_outage_pauses_reading_within_its_memory_and_goes_on_without_loss() {
     eventually("the first documents are stored", || {
         progress.snapshot().stored > 0
     });
+    assert!(ready().starts_with("HTTP/1.1 200"), "{}", ready());
     target.down.store(true, Ordering::SeqCst);
     world.write(20_000, true);
     eventually("reading is paused", || progress.paused());
     eventually("the target is asked again and again", || {
         target.refused.load(Ordering::SeqCst) > 5
     });
+    let said = ready();
+    assert!(
+        said.starts_with("HTTP/1.1 503") && said.contains("switched off"),
+        "{said}"
+    );
     // time to take in all, if it were not paused
     std::thread::sleep(Duration::from_millis(300));
     let in_hand = metrics.in_hand_bytes.get();
@@ -72,6 +99,7 @@ fn an_outage_pauses_reading_within_its_memory_and_goes_on_without_loss() {
 
     target.down.store(false, Ordering::SeqCst);
     eventually("reading goes on", || !progress.paused());
+    eventually("it is ready again", || ready().starts_with("HTTP/1.1 200"));
     lifecycle.drain();
     running.join().unwrap().unwrap();
     assert_eq!(metrics.rejoins.get(), 0, "membership lasted");

@@ -2,13 +2,14 @@
 //! refuse.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::BufReader;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::http::{self, Request};
 use crate::support::Versions;
 
 /// One operation of a bulk.
@@ -121,38 +122,16 @@ impl Drop for Server {
 /// One request; nothing when the connection is over.
 fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream);
-    let mut request = String::new();
-    reader
-        .read_line(&mut request)
-        .ok()
-        .filter(|bytes| *bytes > 0)?;
-    let (mut length, mut authorization) = (0, None);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            break;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().unwrap(),
-            "authorization" => authorization = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let (status, answer) = if request.starts_with("POST /_bulk ") {
-        bulk(shared, &body, authorization)?
-    } else if request.contains("/_refresh") {
+    let request = http::read(&mut reader)?;
+    let path = request.path.as_str();
+    let (status, answer) = if path == "/_bulk" {
+        bulk(shared, &request.body, request.authorization)?
+    } else if path.contains("/_refresh") {
         (
             200,
             json!({"_shards": {"total": 1, "successful": 1, "failed": 0}}).to_string(),
         )
-    } else if let Some(pattern) = request
-        .split(['/', ' '])
-        .nth(2)
-        .filter(|_| request.contains("/_count"))
-    {
+    } else if let Some(pattern) = path.split('/').nth(1).filter(|_| path.contains("/_count")) {
         let prefix = pattern.trim_end_matches('*').to_owned();
         let documents = shared.documents.lock().unwrap();
         let count = documents
@@ -165,13 +144,9 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
                 .to_string(),
         )
     } else {
-        shared.manage(&request, &body)
+        shared.manage(&request)
     };
-    let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
-        answer.len()
-    );
-    (&*stream).write_all(head.as_bytes()).ok()
+    http::answer(&mut &*stream, status, answer.as_bytes())
 }
 
 fn bulk(shared: &Shared, body: &[u8], authorization: Option<String>) -> Option<(u16, String)> {
@@ -229,10 +204,9 @@ fn bulk(shared: &Shared, body: &[u8], authorization: Option<String>) -> Option<(
 
 impl Shared {
     /// Templates and indices.
-    fn manage(&self, request: &str, body: &[u8]) -> (u16, String) {
-        let mut words = request.split_whitespace();
-        let (method, path) = (words.next().unwrap(), words.next().unwrap());
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    fn manage(&self, request: &Request) -> (u16, String) {
+        let (method, body) = (request.method.as_str(), request.body.as_slice());
+        let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         let done = || (200, json!({"acknowledged": true}).to_string());
         let mut templates = self.templates.lock().unwrap();
         let mut indices = self.indices.lock().unwrap();

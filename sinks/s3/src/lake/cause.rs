@@ -51,7 +51,7 @@ pub enum Cause {
 impl Cause {
     /// Sorts a store's failure. S3 names failures by codes in the answer's body, which `object_store` leaves in the texts of
     /// its errors; what comes from the connection is told by the texts of the HTTP client.
-    pub(super) fn of(error: &Error) -> Self {
+    pub fn of(error: &Error) -> Self {
         let text = crate::error::chain(error);
         if let Some(code) = code(&text) {
             return Self::of_code(code, error);

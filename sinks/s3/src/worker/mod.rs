@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use runtime::dead_letter::{DeadLetterWriter, dlq_wanted};
 use runtime::log::{Class, LogError, Producer, TopicDescription, TopicPartition};
-use runtime::topics::{self, Durability, Use};
+use runtime::topics::{self, Use};
 use schemas::SchemaId;
 use tokio::runtime::Handle;
 
@@ -87,7 +87,12 @@ fn reach(options: &Options, lake: &OpenLake, uploads: &Handle) -> Result<(), Sin
     let (began, mut failures) = (Instant::now(), 0);
     loop {
         match uploads.block_on(lake.probe()) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                if failures > 0 {
+                    tracing::info!(failures, "the lake can be used");
+                }
+                return Ok(());
+            }
             Err(error)
                 if error.may_pass_at_start()
                     && began.elapsed() < options.start_deadline
@@ -96,11 +101,14 @@ fn reach(options: &Options, lake: &OpenLake, uploads: &Handle) -> Result<(), Sin
                 failures += 1;
                 let pause = options.backoff.pause(failures);
                 let reason = chain(&error);
-                tracing::warn!(
-                    reason,
-                    pause_ms = pause.as_millis(),
-                    "the lake can't be used yet, trying again"
-                );
+                if failures.is_power_of_two() {
+                    tracing::warn!(
+                        failures,
+                        reason,
+                        pause_ms = pause.as_millis(),
+                        "the lake can't be used yet, trying again"
+                    );
+                }
                 options.nap(pause);
             }
             Err(error) => return Err(error.into()),
@@ -155,9 +163,9 @@ impl Worker {
         for topic in self.options.topics.clone() {
             let name: Arc<str> = topic.name.as_str().into();
             let description = self.describe(&topic.name)?;
-            topics::check(&description, Use::Records, Durability::default())
+            topics::check(&description, Use::Records, self.options.durability)
                 .map_err(SinkError::from)?;
-            let wanted = dlq_wanted(&topic.name);
+            let wanted = dlq_wanted(&topic.name).durable(self.options.durability);
             let letters = &wanted.spec.name;
             if self
                 .attempt("find the dead-letter topic", || {
@@ -250,7 +258,12 @@ fn attempt<T>(
     let (began, mut failures) = (Instant::now(), 0);
     loop {
         match call() {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                if failures > 0 {
+                    tracing::info!(action, failures, "the log answers again");
+                }
+                return Ok(done);
+            }
             Err(error) => {
                 failures += 1;
                 let again = error.class() == Class::Retry && began.elapsed() < LOG_DEADLINE;
@@ -258,7 +271,10 @@ fn attempt<T>(
                     return Err(at_log(action, error));
                 }
                 let pause = options.backoff.pause(failures);
-                tracing::warn!(action, reason = %error, pause_ms = pause.as_millis(), "the log failed, trying again");
+                // an outage may last long: it is told ever more rarely
+                if failures.is_power_of_two() {
+                    tracing::warn!(action, failures, reason = %error, pause_ms = pause.as_millis(), "the log failed, trying again");
+                }
                 options.nap(pause);
             }
         }

@@ -40,7 +40,9 @@ pub enum WriteError {
     #[error("rows can't be written as Parquet: {0}")]
     Parquet(#[from] ParquetError),
     /// The folder for temporary files fails.
-    #[error("a temporary file in {folder} can't be used: free space there, or set another folder")]
+    #[error(
+        "a temporary file in {folder} can't be used: free space there, or set sink_s3.spill_dir to another one"
+    )]
     Spill {
         /// The folder.
         folder: PathBuf,

@@ -127,6 +127,7 @@ pub(super) struct Templates {
 
 #[derive(Deserialize)]
 pub(super) struct NamedTemplate {
+    pub(super) name: String,
     pub(super) index_template: Value,
 }
 

@@ -192,7 +192,7 @@ impl Client {
         match status {
             200..300 => serde_json::from_slice(&answer).map(Ok).map_err(|error| {
                 self.unusable(format!(
-                    "its answer to {path} can't be read ({error}); check the address: is this OpenSearch?"
+                    "its answer to {path} can't be read ({error}); what answers there seems not to be OpenSearch: correct sink_opensearch.url"
                 ))
             }),
             404 => Ok(Err(answer.to_vec())),
@@ -209,15 +209,32 @@ impl Client {
 
     fn unreachable(&self, error: &opensearch::Error) -> TargetError {
         let detail = if error.is_timeout() {
-            format!("no answer within {:?}", self.timeout)
+            format!(
+                "no answer within {:?} (sink_opensearch.request_timeout_ms); look after it, or correct sink_opensearch.url",
+                self.timeout
+            )
         } else {
             let causes = causes(error);
-            match causes.contains("certificate") {
-                true => format!(
-                    "{causes} (the certificate of an authority of one's own is named in sink_opensearch.ca_file)"
-                ),
-                false => causes,
-            }
+            let says = |words: &[&str]| words.iter().any(|word| causes.contains(word));
+            let advice = if says(&["certificate"]) {
+                "set sink_opensearch.ca_file to the PEM file of the authority that signed its certificate"
+            } else if says(&["InvalidContentType", "corrupt message"]) {
+                "it does not speak TLS: begin sink_opensearch.url with http://"
+            } else if says(&["dns error", "failed to lookup"]) {
+                "the host's name is not known: correct sink_opensearch.url"
+            } else if self.name.starts_with("http:")
+                && says(&[
+                    "reset by peer",
+                    "connection closed",
+                    "invalid HTTP",
+                    "IncompleteMessage",
+                ])
+            {
+                "see that it runs; if it speaks TLS, begin sink_opensearch.url with https://"
+            } else {
+                "start it, or correct sink_opensearch.url"
+            };
+            format!("{causes}; {advice}")
         };
         TargetError::Unreachable {
             target: self.name.clone(),
@@ -268,10 +285,15 @@ impl Client {
                 detail,
             },
             400 if failure.is_some() => TargetError::Malformed { target, detail },
-            408 | 500.. => TargetError::Unreachable { target, detail },
+            408 | 500.. => TargetError::Unreachable {
+                target,
+                detail: format!("{detail}; look after it, or correct sink_opensearch.url"),
+            },
             _ => TargetError::Unusable {
                 target,
-                detail: format!("{detail}; check the address: is this OpenSearch?"),
+                detail: format!(
+                    "{detail}; what answers there seems not to be OpenSearch: correct sink_opensearch.url"
+                ),
             },
         }
     }

@@ -5,9 +5,10 @@ use std::fmt;
 use opensearch::http::Method;
 use serde_json::{Value, json};
 
-use super::answer::{Ignored, Mappings};
+use super::answer::{Ignored, Mappings, Templates};
 use super::compare::{self, Difference, lacks, listed};
 use super::{BulkTarget, template};
+use crate::mapping::{MANAGED_BY, Template};
 use crate::settings::TopicSettings;
 use crate::target::TargetError;
 
@@ -50,7 +51,34 @@ impl BulkTarget {
         let template = template(settings, schema)?;
         let mut setup = Setup::default();
         let found = self.found_template(&template.name)?;
-        if let Some(what) = template_change(&template.body, found.as_ref()) {
+        let change = template_change(&template.body, found.as_ref());
+        if change.is_some() {
+            let rivals = self.rivals(&template)?;
+            let (older, foreign): (Vec<_>, Vec<_>) =
+                rivals.into_iter().partition(|rival| rival.older_of_ours);
+            if !foreign.is_empty() {
+                setup
+                    .conflicts
+                    .extend(foreign.iter().map(|rival| rival.conflict(&template)));
+                return Ok(setup);
+            }
+            for rival in older {
+                if apply {
+                    let path = format!("/_index_template/{}", rival.name);
+                    self.client
+                        .call_or_missing::<Ignored>(Method::Delete, &path, None)?
+                        .ok();
+                }
+                setup.changes.push(Change {
+                    of: format!("index template {}", rival.name),
+                    what: format!(
+                        "removed: it is an older one for topic {}, and {} takes its place",
+                        template.topic, template.name
+                    ),
+                });
+            }
+        }
+        if let Some(what) = change {
             if apply {
                 let path = format!("/_index_template/{}", template.name);
                 self.put(&path, &template.body)?;
@@ -89,6 +117,33 @@ impl BulkTarget {
         Ok(setup)
     }
 
+    /// The other templates that take some of the same index names as firmly: OpenSearch takes only one of them.
+    fn rivals(&self, template: &Template) -> Result<Vec<Rival>, TargetError> {
+        let all: Result<Templates, _> =
+            self.client
+                .call_or_missing(Method::Get, "/_index_template", None)?;
+        let all = all.ok().map(|all| all.index_templates).unwrap_or_default();
+        let wanted = template.pattern.wildcard();
+        Ok(all
+            .into_iter()
+            .filter(|other| other.name != template.name)
+            .filter(|other| other.index_template["priority"] == template.body["priority"])
+            .filter_map(|other| {
+                let patterns: Vec<String> = other.index_template["index_patterns"]
+                    .as_array()?
+                    .iter()
+                    .filter_map(|pattern| Some(pattern.as_str()?.to_owned()))
+                    .collect();
+                let overlap = patterns.iter().any(|pattern| overlap(pattern, &wanted));
+                overlap.then(|| Rival {
+                    older_of_ours: is_ours(&other.name, &other.index_template, &template.topic),
+                    name: other.name,
+                    patterns,
+                })
+            })
+            .collect())
+    }
+
     fn put(&self, path: &str, body: &Value) -> Result<(), TargetError> {
         let body = Some(body.to_string().into_bytes());
         match self.client.call::<Ignored>(Method::Put, path, body) {
@@ -99,6 +154,55 @@ impl BulkTarget {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Another template that takes some of the same index names.
+struct Rival {
+    name: String,
+    patterns: Vec<String>,
+    /// Our `setup` put it there for the same topic, under other settings.
+    older_of_ours: bool,
+}
+
+impl Rival {
+    fn conflict(&self, template: &Template) -> Change {
+        let (name, patterns) = (&self.name, self.patterns.join(", "));
+        let (priority, wanted) = (&template.body["priority"], template.pattern.wildcard());
+        Change {
+            of: format!("index template {name}"),
+            what: format!(
+                "it takes indices named {patterns} with priority {priority}, as {} does for {wanted}, and OpenSearch lets \
+                 only one do so: delete it (DELETE /_index_template/{name}), give it another priority, or set other index \
+                 names for topic {} in the documents file (`index`)",
+                template.name, template.topic
+            ),
+        }
+    }
+}
+
+/// Whether our `setup` made a template for this topic. Before it left a mark, the name and the mapping told.
+fn is_ours(name: &str, template: &Value, topic: &str) -> bool {
+    let meta = &template["_meta"];
+    if meta.is_object() {
+        return meta["managed_by"] == MANAGED_BY && meta["topic"] == topic;
+    }
+    name.starts_with("headway-") && template["template"]["mappings"]["_meta"]["topic"] == topic
+}
+
+/// Whether some name fits both patterns, in which `*` stands for any text.
+fn overlap(one: &str, other: &str) -> bool {
+    fn meet(one: &[u8], other: &[u8]) -> bool {
+        match (one.split_first(), other.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => {
+                meet(rest, other) || other.split_first().is_some_and(|(_, tail)| meet(one, tail))
+            }
+            (_, Some((b'*', _))) => meet(other, one),
+            (Some((a, one)), Some((b, other))) => a == b && meet(one, other),
+            _ => false,
+        }
+    }
+    meet(one.as_bytes(), other.as_bytes())
 }
 
 /// In what a template is not as it should be; `None`: in nothing.
@@ -128,6 +232,7 @@ fn template_change(wanted: &Value, found: Option<&Value>) -> Option<String> {
             settings(wanted)
         ));
     }
+    let whole = (wanted, found);
     let mappings = |template: &Value| template["template"]["mappings"].clone();
     let (wanted, found) = (mappings(wanted), mappings(found));
     let lacking = lacks(&wanted, &found);
@@ -139,11 +244,50 @@ fn template_change(wanted: &Value, found: Option<&Value>) -> Option<String> {
             changes.push(format!("field {field} is not in the schema"));
         }
     }
-    if wanted["_meta"] != found["_meta"] {
-        changes.push(format!(
-            "_meta was {}, now {}",
-            found["_meta"], wanted["_meta"]
-        ));
+    for (wanted, found) in [
+        (&whole.0["_meta"], &whole.1["_meta"]),
+        (&wanted["_meta"], &found["_meta"]),
+    ] {
+        if wanted != found {
+            changes.push(format!("_meta was {found}, now {wanted}"));
+        }
     }
     (!changes.is_empty()).then(|| format!("changed: {}", changes.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_overlap_where_a_name_fits_both() {
+        for (one, other, expected) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a-*", "a-2016.01", true),
+            ("a-*", "a", false),
+            ("a-*", "a-b-*", true),
+            ("a-*", "b-*", false),
+            ("*", "a-*", true),
+            ("*-x", "a-*", true),
+            ("*-x", "a-y", false),
+            ("a*c", "ab*", true),
+        ] {
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+            assert_eq!(overlap(other, one), expected, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn only_a_template_of_ours_for_the_same_topic_may_be_replaced() {
+        let marked = |by: &str, topic: &str| json!({"_meta": {"managed_by": by, "topic": topic}});
+        let before = json!({"template": {"mappings": {"_meta": {"topic": "t", "record": "R"}}}});
+        assert!(is_ours("headway-t-date", &marked("headway", "t"), "t"));
+        assert!(!is_ours("headway-t-date", &marked("headway", "u"), "t"));
+        assert!(!is_ours("headway-t-date", &marked("other", "t"), "t"));
+        assert!(is_ours("headway-t", &before, "t"));
+        assert!(!is_ours("headway-t", &before, "u"));
+        assert!(!is_ours("mine", &before, "t"));
+        assert!(!is_ours("headway-t", &json!({}), "t"));
+    }
 }

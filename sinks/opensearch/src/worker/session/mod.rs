@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use runtime::lifecycle::Phase;
 use runtime::log::{Batch, Bounds, Consumer, Event, LogError, Offset, TopicPartition};
+use runtime::topics::{self, Use};
 
 use crate::ledger::Ledger;
 use crate::target::Pacing;
@@ -77,6 +78,8 @@ pub(super) struct Session<'a> {
     wait_until: Option<Instant>,
     /// Failures in a row at the log or the registry.
     failures: u32,
+    /// Since when the target, or the registry, can't be used.
+    trouble: Option<Instant>,
     paused: bool,
     /// The last poll brought nothing.
     quiet: bool,
@@ -102,7 +105,7 @@ impl<'a> Session<'a> {
             Remedy::Leave => SinkError::Fenced(error).into(),
             Remedy::Fail => SinkError::Log(error).into(),
         };
-        let mut topics = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for settings in &options.topics {
             let name = settings.topic.as_str();
             let Some(found) = options.log.topic(name).map_err(ended)? else {
@@ -111,21 +114,23 @@ impl<'a> Session<'a> {
                 })
                 .into());
             };
+            topics::check(&found, Use::Any, options.durability).map_err(SinkError::Topic)?;
             letters.prepare(name).map_err(ended)?;
-            topics.insert(
+            known.insert(
                 Arc::from(name),
                 Topic::new(settings.clone(), found.id, found.partitions),
             );
         }
         let mut consumer = options.log.consumer(&options.consumer).map_err(ended)?;
-        let names: Vec<&str> = topics.values().map(Topic::name).collect();
+        let names: Vec<&str> = known.values().map(Topic::name).collect();
         consumer.subscribe(&names).map_err(ended)?;
+        options.condition.ready();
         Ok(Self {
             options,
             letters,
             pacing,
             consumer,
-            topics,
+            topics: known,
             held: BTreeMap::new(),
             joining: Vec::new(),
             leaving: Vec::new(),
@@ -135,6 +140,7 @@ impl<'a> Session<'a> {
             moved: None,
             wait_until: None,
             failures: 0,
+            trouble: None,
             paused: false,
             quiet: false,
             worked: false,
@@ -209,11 +215,39 @@ impl<'a> Session<'a> {
         let pause = recovery::pause(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.wait(pause);
-        tracing::warn!(
-            %error,
-            pause_seconds = pause.as_secs_f64(),
-            "trying again after a pause"
-        );
+        // An outage may last for hours: it is told ever more rarely.
+        if self.failures.is_power_of_two() {
+            tracing::warn!(
+                %error,
+                failures = self.failures,
+                pause_seconds = pause.as_secs_f64(),
+                "trying again after a pause"
+            );
+        }
+    }
+
+    /// After a success at the log or the registry.
+    fn no_failure(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "going on after failures");
+            self.failures = 0;
+        }
+    }
+
+    /// The target, or the registry, can't be used: this process is not ready.
+    fn in_trouble(&mut self, error: &dyn std::error::Error) {
+        self.trouble.get_or_insert_with(Instant::now);
+        self.options
+            .condition
+            .waiting(format!("paused, nothing is lost: {error}"));
+    }
+
+    fn out_of_trouble(&mut self) {
+        if let Some(since) = self.trouble.take() {
+            let after_seconds = since.elapsed().as_secs();
+            tracing::info!(after_seconds, "documents are stored again");
+            self.options.condition.ready();
+        }
     }
 
     fn wait(&mut self, pause: Duration) {
@@ -292,12 +326,12 @@ impl<'a> Session<'a> {
             Ok(decoded) => decoded,
             Err(Undecoded::Later(error)) => {
                 self.stalled = Some(batch);
+                self.in_trouble(&error);
                 self.pause_for(&error);
                 return Ok(());
             }
             Err(Undecoded::Failed(error)) => return Err(error.into()),
         };
-        self.failures = 0;
         held.position = held.position.max(batch.next_position());
         let bytes: usize = batch
             .iter()
@@ -311,6 +345,8 @@ impl<'a> Session<'a> {
             .with_label_values(&[topic.name()])
             .inc_by(batch.len() as u64);
         self.round.add(batch, decoded, Instant::now());
+        self.no_failure();
+        self.out_of_trouble();
         self.options
             .metrics
             .in_hand_bytes

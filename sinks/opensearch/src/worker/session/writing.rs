@@ -98,7 +98,10 @@ impl Session<'_> {
             .with_label_values(&[result])
             .observe(started.elapsed().as_secs_f64());
         match outcomes {
-            Ok(outcomes) => self.settle(items, outcomes),
+            Ok(outcomes) => {
+                self.out_of_trouble();
+                self.settle(items, outcomes);
+            }
             Err(error) => self.call_failed(items, bytes, error)?,
         }
         metrics
@@ -175,13 +178,17 @@ impl Session<'_> {
         match error.remedy() {
             TargetRemedy::Wait | TargetRemedy::Ease => {
                 let pause = self.pacing.failed(overloaded, after);
-                tracing::warn!(
-                    %error,
-                    documents = items.len(),
-                    failures = self.pacing.failures(),
-                    pause_seconds = pause.as_secs_f64(),
-                    "the target did not take a bulk"
-                );
+                self.in_trouble(&error);
+                // An outage may last for hours: it is told ever more rarely.
+                if self.pacing.failures().is_power_of_two() {
+                    tracing::warn!(
+                        %error,
+                        documents = items.len(),
+                        failures = self.pacing.failures(),
+                        pause_seconds = pause.as_secs_f64(),
+                        "the target did not take a bulk, trying again"
+                    );
+                }
                 self.wait(pause);
                 self.round.put_back(items);
             }
@@ -263,7 +270,7 @@ impl Session<'_> {
                 held.ledger = ledger;
             }
         }
-        self.failures = 0;
+        self.no_failure();
         self.flushing = false;
         self.moved = None;
         self.round.clear();

@@ -94,7 +94,7 @@ impl Server {
         let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
         let server = self.url.trim_start_matches("http://").trim_end_matches('/');
         let (status, answer) =
-            proxy::http(server, method, path, &body).expect("OpenSearch answers");
+            proxy::call(server, method, path, &body).expect("OpenSearch answers");
         (status, serde_json::from_slice(&answer).unwrap_or_default())
     }
 

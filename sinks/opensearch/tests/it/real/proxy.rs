@@ -1,7 +1,7 @@
 //! A proxy before OpenSearch that can be told to fail: it refuses, breaks off, answers after it has stored, asks for a
 //! password; with TLS or without.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+
+use crate::http::{self, Request};
 
 /// What the proxy does with a bulk.
 #[derive(Clone, Copy, Debug)]
@@ -137,64 +139,17 @@ fn tls_config() -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-struct Request {
-    method: String,
-    path: String,
-    authorization: Option<String>,
-    body: Vec<u8>,
-}
-
-fn read(reader: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    reader
-        .read_line(&mut line)
-        .ok()
-        .filter(|bytes| *bytes > 0)?;
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut authorization) = (0, None);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            break;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().ok()?,
-            "authorization" => authorization = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request {
-        method,
-        path,
-        authorization,
-        body,
-    })
-}
-
 /// Serves one connection to its end.
 fn serve(stream: impl Read + Write, shared: &Shared) {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read(&mut reader) {
+    while let Some(request) = http::read(&mut reader) {
         if shared.down.load(Ordering::SeqCst) {
             return;
         }
         let Some((status, body)) = answer(shared, &request) else {
             return;
         };
-        let head = format!(
-            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let stream = reader.get_mut();
-        let sent = stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(&body))
-            .and_then(|()| stream.flush());
-        if sent.is_err() {
+        if http::answer(reader.get_mut(), status, &body).is_none() {
             return;
         }
     }
@@ -205,7 +160,7 @@ fn answer(shared: &Shared, request: &Request) -> Option<(u16, Vec<u8>)> {
     if shared.password.is_some() && shared.password != request.authorization {
         return Some((401, b"Unauthorized".to_vec()));
     }
-    let pass = |body: &[u8]| http(&shared.upstream, &request.method, &request.path, body);
+    let pass = |body: &[u8]| call(&shared.upstream, &request.method, &request.path, body);
     if request.path != "/_bulk" {
         return pass(&request.body);
     }
@@ -247,7 +202,7 @@ fn answer(shared: &Shared, request: &Request) -> Option<(u16, Vec<u8>)> {
 }
 
 /// One request over a connection of its own; its status and body.
-pub fn http(server: &str, method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+pub fn call(server: &str, method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(server).ok()?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {server}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",

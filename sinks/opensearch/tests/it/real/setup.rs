@@ -139,6 +139,53 @@ fn without_setup_nothing_is_written() {
 }
 
 #[test]
+fn an_older_template_of_ours_gives_way_and_a_foreign_one_is_named() {
+    let Some(server) = Server::find("setup::overlap") else {
+        return;
+    };
+    let (target, settings) = (server.target(), server.settings());
+    let wildcard = format!("{}-*", server.name);
+    // As it was put there before templates had a mark, and were named after their indices.
+    let older = format!("headway-{}", server.name);
+    let older_path = format!("/_index_template/{older}");
+    let body = json!({"index_patterns": [wildcard], "priority": 200,
+        "template": {"mappings": {"_meta": {"topic": settings.topic, "record": "R"}}}});
+    server.ok("PUT", &older_path, Some(body));
+    let looked = target.setup(&settings, SCHEMA, false).unwrap();
+    assert_eq!(server.http("GET", &older_path, None).0, 200);
+    let made = target.setup(&settings, SCHEMA, true).unwrap();
+    assert_eq!(made, looked);
+    assert!(
+        texts(&made.changes)[0].contains(&format!("index template {older}: removed")),
+        "{made:?}"
+    );
+    assert_eq!(server.http("GET", &older_path, None).0, 404);
+    target.prepare(&settings, SCHEMA).unwrap();
+    assert_eq!(
+        target.setup(&settings, SCHEMA, true).unwrap(),
+        Default::default()
+    );
+
+    let own = format!("/_index_template/headway-{}-date", server.name);
+    server.ok("DELETE", &own, None);
+    let foreign = format!("mine-{}", server.name);
+    let foreign_path = format!("/_index_template/{foreign}");
+    let body = json!({"index_patterns": [format!("{}*", server.name)], "priority": 200});
+    server.ok("PUT", &foreign_path, Some(body));
+    let refused = target.setup(&settings, SCHEMA, true).unwrap();
+    server.ok("DELETE", &foreign_path, None);
+    let conflicts = texts(&refused.conflicts);
+    assert!(
+        refused.changes.is_empty()
+            && conflicts.len() == 1
+            && conflicts[0].contains(&foreign)
+            && conflicts[0].contains("delete it"),
+        "{refused:?}"
+    );
+    assert_eq!(server.http("GET", &own, None).0, 404);
+}
+
+#[test]
 fn an_index_that_is_deleted_meanwhile_is_made_anew_from_the_template() {
     let Some(server) = Server::find("setup::deleted") else {
         return;
