@@ -12,33 +12,39 @@ use crate::setup::Pipeline;
 fn answering(status: u16, body: &'static str) -> SocketAddr {
     serving(move |stream| {
         let mut reader = BufReader::new(&stream);
-        loop {
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                    return;
-                }
-                let line = line.trim_end().to_ascii_lowercase();
-                if let Some(value) = line.strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-                if line.is_empty() {
-                    break;
-                }
-            }
-            let mut sent = vec![0; length];
+        // Anything that is no request, such as the first bytes of TLS, is answered too, and ends the connection.
+        let mut served = true;
+        while served {
+            served = request(&mut reader).is_some();
             let answer = format!(
                 "HTTP/1.1 {status} X\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
             );
-            if reader.read_exact(&mut sent).is_err()
-                || (&stream).write_all(answer.as_bytes()).is_err()
-            {
-                return;
-            }
+            served &= (&stream).write_all(answer.as_bytes()).is_ok();
         }
     })
+}
+
+/// Reads a request.
+fn request(reader: &mut impl BufRead) -> Option<()> {
+    if !reader.fill_buf().ok()?.first()?.is_ascii_alphabetic() {
+        return None;
+    }
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).ok()
 }
 
 /// A server that takes connections, and closes them at the first bytes, as a listener with TLS does.
@@ -271,6 +277,10 @@ fn a_store_that_is_missing_refuses_or_is_another_server_is_named_with_what_to_do
     at(
         "http://nowhere.invalid:9000",
         &["name is not known; correct sink_s3.endpoint"],
+    );
+    at(
+        &http(closing()),
+        &["correct sink_s3.endpoint (and its http:// or https://)"],
     );
     at(
         &code(404, "<html>"),

@@ -187,6 +187,8 @@ fn unanswered(error: reqwest::Error, base: &str) -> Refusal {
         && says(&["reset by peer", "connection closed", "invalid HTTP"])
     {
         "see that it runs; if it speaks TLS, begin registry.url with https://"
+    } else if base.starts_with("https:") && says(&["handshake eof", "reset by peer"]) {
+        "see that it runs; if it does not speak TLS, begin registry.url with http://"
     } else {
         "start it, or correct registry.url"
     };

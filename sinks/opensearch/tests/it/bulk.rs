@@ -307,5 +307,8 @@ fn credentials_are_sent_as_they_are_given() {
 fn what_answers_but_is_no_opensearch_is_named() {
     let server = Server::start(|_| Reply::Refuse(200, "<html>hello</html>".into()));
     let error = write(&*target(&server), &[document("a", 1)]).unwrap_err();
-    assert!(error.to_string().contains("is this OpenSearch?"), "{error}");
+    assert!(
+        error.to_string().contains("not to be OpenSearch"),
+        "{error}"
+    );
 }

@@ -76,7 +76,14 @@ impl Cause {
             Self::TlsServer
         } else if says(&["dns error", "failed to lookup address"]) {
             Self::UnknownHost
-        } else if says(&["Connection refused", "tcp connect error", "unreachable"]) {
+        } else if says(&[
+            "Connection refused",
+            "tcp connect error",
+            "unreachable",
+            "tls handshake eof",
+            "reset by peer",
+            "connection closed",
+        ]) {
             Self::Unreachable
         } else if says(&["timed out", "deadline has elapsed", "TimedOut"]) {
             Self::Slow
@@ -189,13 +196,13 @@ impl fmt::Display for Cause {
             Self::NotS3 => "what answers there is no S3 server; correct sink_s3.endpoint",
             Self::UnknownHost => "the host's name is not known; correct sink_s3.endpoint",
             Self::Unreachable => {
-                "nothing answers there; start the server, or correct sink_s3.endpoint"
+                "nothing answers there; start the server, or correct sink_s3.endpoint (and its http:// or https://)"
             }
             Self::Slow => "no answer came in time; look after the server and the network, or correct sink_s3.endpoint",
             Self::Full => "the store is full; free space there",
             Self::Conflict => "somebody else is writing it",
             Self::Unsupported => "the store can't do this",
-            Self::Other => "it failed",
+            Self::Other => "it failed; look after the server, or correct sink_s3.endpoint",
         })
     }
 }

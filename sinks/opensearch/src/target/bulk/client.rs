@@ -231,6 +231,8 @@ impl Client {
                 ])
             {
                 "see that it runs; if it speaks TLS, begin sink_opensearch.url with https://"
+            } else if self.name.starts_with("https:") && says(&["handshake eof", "reset by peer"]) {
+                "see that it runs; if it does not speak TLS, begin sink_opensearch.url with http://"
             } else {
                 "start it, or correct sink_opensearch.url"
             };

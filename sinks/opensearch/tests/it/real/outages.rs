@@ -139,5 +139,8 @@ fn an_authority_of_ones_own_and_a_password_are_enough_and_both_are_needed() {
     assert!(!refused.contains("wrong"), "{refused}");
     let plain = server.target_at(&proxy.url().replace("https", "http"));
     let plain = plain.reach().unwrap_err().to_string();
-    assert!(plain.contains("address is right"), "{plain}");
+    assert!(
+        plain.contains("begin sink_opensearch.url with https://"),
+        "{plain}"
+    );
 }
