@@ -46,10 +46,19 @@ pub struct SourceTopic {
     pub topic: String,
     /// Its id.
     pub topic_id: String,
-    /// The Avro schema to read it with: only the columns that some query needs.
-    pub reader_schema: String,
+    /// What its values are read as: only the columns that some query needs.
+    pub reader: Reader,
     /// Which queries read it, by their place in [`Job::queries`].
     pub queries: Vec<usize>,
+}
+
+/// What a topic's values are read as.
+#[derive(Clone, Debug)]
+pub enum Reader {
+    /// As Avro, with this schema.
+    Avro(String),
+    /// As JSON, with these columns.
+    Json(SchemaRef),
 }
 
 /// A query, with all that is needed to run it.
@@ -136,6 +145,10 @@ impl Job {
         let mut texts = BTreeMap::new();
         let mut arrow_schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
         for source in script.sources.values() {
+            if let Some(declared) = &source.columns {
+                arrow_schemas.insert(source.name.clone(), Arc::clone(declared));
+                continue;
+            }
             let text = source_schema(registry.as_ref(), &source.topic)?;
             let decoder = BatchDecoder::new(Arc::clone(registry), &text).map_err(|error| {
                 JobLoadError::Schema {
@@ -169,7 +182,7 @@ impl Job {
                     SourceTopic {
                         topic: topic.clone(),
                         topic_id: found.id,
-                        reader_schema: String::new(),
+                        reader: Reader::Avro(String::new()),
                         queries: vec![],
                     },
                 );
@@ -186,12 +199,29 @@ impl Job {
                 .flatten()
                 .map(String::as_str)
                 .collect();
-            let text = texts.get(topic).map(String::as_str).unwrap_or_default();
-            source.reader_schema =
-                schemas::projected_schema(text, &wanted).map_err(|error| JobLoadError::Schema {
-                    topic: topic.clone(),
-                    detail: error.to_string(),
-                })?;
+            let unusable = |detail: String| JobLoadError::Schema {
+                topic: topic.clone(),
+                detail,
+            };
+            source.reader = match texts.get(topic) {
+                Some(text) => Reader::Avro(
+                    schemas::projected_schema(text, &wanted)
+                        .map_err(|error| unusable(error.to_string()))?,
+                ),
+                None => {
+                    let first = source.queries.first().map(|index| &queries[*index].plan);
+                    let declared = first.and_then(|plan| plan.source.columns.as_ref());
+                    let declared =
+                        declared.ok_or_else(|| unusable("it has no columns".to_owned()))?;
+                    let wanted: Vec<usize> = (0..declared.fields().len())
+                        .filter(|index| wanted.contains(&declared.field(*index).name().as_str()))
+                        .collect();
+                    let columns = declared
+                        .project(&wanted)
+                        .map_err(|error| unusable(error.to_string()))?;
+                    Reader::Json(Arc::new(columns))
+                }
+            };
         }
         Ok(Self {
             options,

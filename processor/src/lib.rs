@@ -15,6 +15,8 @@ pub mod progress;
 mod run;
 pub mod task;
 pub mod topics;
+pub mod windows;
+mod words;
 pub mod worker;
 
 pub use run::{Options, ProcessorError, run};

@@ -10,13 +10,15 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use processor::job::{JobLoadError, JobOptions};
 use processor::metrics::Metrics;
+use processor::progress::Progress;
 use processor::worker::WorkerOptions;
-use processor::{Options, ProcessorError, run};
+use processor::{Options, ProcessorError, run, windows};
 use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
 use runtime::clock::SystemClock;
 use runtime::config::{Config, ConfigArgs};
 use runtime::lifecycle::Lifecycle;
 use runtime::shutdown::on_signals;
+use runtime::telemetry::json_page;
 use runtime::topics::Durability;
 
 /// Runs a job of SQL over event-time windows, exactly once, with its state in the log.
@@ -86,7 +88,10 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     };
     let settings = &config.processor;
     let sql = job(&settings.job)?;
-    let service = Service::start(&config)?;
+    let progress = Arc::new(Progress::default());
+    let shown = Arc::clone(&progress);
+    let page = json_page("/windows", move || windows::page(&shown));
+    let service = Service::start_with(&config, page)?;
     let (log, registry) = service.connect(&config)?;
     let options = Options {
         job: JobOptions {
@@ -111,7 +116,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         clock: Arc::new(SystemClock),
         metrics: Arc::new(Metrics::new(&service.metrics)?),
         edge_metrics: service.edge_metrics.clone(),
-        progress: Arc::default(),
+        progress,
     };
     if cli.once {
         options.lifecycle.drain();

@@ -1,6 +1,6 @@
 //! The processor's metrics: every name in one place.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// What the processor counts.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Metrics {
     pub aborts: IntCounter,
     /// Sessions given up and begun again.
     pub sessions: IntCounter,
+    /// Source partitions that wait for slower ones.
+    pub paused_partitions: IntGauge,
 }
 
 impl Metrics {
@@ -42,7 +44,13 @@ impl Metrics {
             .buckets(prometheus::exponential_buckets(0.002, 2.0, 12)?),
         )?;
         registry.register(Box::new(commit_seconds.clone()))?;
+        let paused_partitions = IntGauge::new(
+            "headway_processor_paused_partitions",
+            "Source partitions that are paused until slower ones have caught up (max_drift)",
+        )?;
+        registry.register(Box::new(paused_partitions.clone()))?;
         Ok(Self {
+            paused_partitions,
             records_in: counter(
                 "headway_processor_records_in_total",
                 "Records read from sources",

@@ -1,7 +1,11 @@
-//! What can be seen of a running processor: by the demo's progress line, and later by its pages.
+//! What can be seen of a running processor: by the demo's progress line, by its page of windows, and by its workers of each
+//! other.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine::fold::OpenWindow;
+use engine::watermark::{PartitionTime, Watermark};
 
 /// What the workers of a process last said of their tasks.
 #[derive(Debug, Default)]
@@ -13,6 +17,52 @@ pub struct Progress {
 struct Inner {
     scans: BTreeMap<(String, i32), ScanProgress>,
     shards: BTreeMap<(String, i32), ShardProgress>,
+    /// The source partitions that this process reads.
+    here: BTreeMap<(String, i32), Reading>,
+    /// What shards heard of source partitions.
+    heard: BTreeMap<(String, i32), Heard>,
+    windows: BTreeMap<(String, i32), ShardWindows>,
+}
+
+/// A source partition that a worker of this process reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Its watermark, in milliseconds since 1970.
+    pub watermark: Option<i64>,
+    /// Whether all that there was has been read.
+    pub at_end: bool,
+    /// Whether it has brought nothing for the idle timeout.
+    pub idle: bool,
+    /// Whether it is paused because it is too far ahead of others.
+    pub paused: bool,
+}
+
+/// What the partials say of a source partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its time.
+    pub time: PartitionTime,
+    /// Up to which position of the source.
+    pub position: i64,
+    /// When that was news, by the clock.
+    pub changed_ms: i64,
+}
+
+/// A shard's open windows, and what holds them open.
+#[derive(Clone, Debug, Default)]
+pub struct ShardWindows {
+    /// The source topic.
+    pub topic: String,
+    /// The windows, in order of start.
+    pub open: Vec<OpenWindow>,
+    /// How far event time has come, and by which partitions.
+    pub watermark: Watermark,
+    /// How long a window stays open behind its end, in milliseconds.
+    pub grace_ms: i64,
+    /// How far the shard's state is restored, from 0 to 1.
+    pub restored: f64,
+    /// When this was so, by the clock.
+    pub at_ms: i64,
 }
 
 /// One source partition.
@@ -79,6 +129,75 @@ impl Progress {
     /// Takes in what a shard says.
     pub fn shard(&self, query: &str, shard: i32, progress: ShardProgress) {
         self.lock().shards.insert((query.into(), shard), progress);
+    }
+
+    /// Takes in how far a source partition is that is read here.
+    pub fn reading(&self, topic: &str, partition: i32, reading: Reading) {
+        self.lock().here.insert((topic.into(), partition), reading);
+    }
+
+    /// Forgets a source partition, or a shard, that is no longer here.
+    pub fn gone(&self, topic: &str, query: Option<&str>, partition: i32) {
+        let mut inner = self.lock();
+        match query {
+            None => {
+                inner.here.remove(&(topic.to_owned(), partition));
+            }
+            Some(query) => {
+                inner.windows.remove(&(query.to_owned(), partition));
+            }
+        }
+    }
+
+    /// The source partitions that are read here, by topic and number.
+    pub fn here(&self) -> BTreeMap<(String, i32), Reading> {
+        self.lock().here.clone()
+    }
+
+    /// Takes in what a shard heard of a source partition, unless another one here has heard later things.
+    pub fn hear(
+        &self,
+        topic: &str,
+        partition: i32,
+        time: PartitionTime,
+        position: i64,
+        now_ms: i64,
+    ) {
+        let mut inner = self.lock();
+        let heard = inner
+            .heard
+            .entry((topic.into(), partition))
+            .or_insert(Heard {
+                time,
+                position,
+                changed_ms: now_ms,
+            });
+        // At one position a mark can still follow: that the partition is idle, or has ended.
+        let later = position > heard.position
+            || (position == heard.position
+                && (time.idle, time.ended) > (heard.time.idle, heard.time.ended));
+        if later {
+            *heard = Heard {
+                time,
+                position,
+                changed_ms: now_ms,
+            };
+        }
+    }
+
+    /// What shards here heard of source partitions, by topic and number.
+    pub fn heard(&self) -> BTreeMap<(String, i32), Heard> {
+        self.lock().heard.clone()
+    }
+
+    /// Takes in a shard's open windows.
+    pub fn show_windows(&self, query: &str, shard: i32, windows: ShardWindows) {
+        self.lock().windows.insert((query.into(), shard), windows);
+    }
+
+    /// The open windows of the shards that are here, by query and number.
+    pub fn windows(&self) -> BTreeMap<(String, i32), ShardWindows> {
+        self.lock().windows.clone()
     }
 
     /// All shards, by query and number.

@@ -9,6 +9,7 @@
 
 mod calls;
 mod clauses;
+mod columns;
 mod from;
 mod options;
 mod select;
@@ -18,6 +19,7 @@ pub(crate) mod suggest;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::ast;
 
 pub use clauses::Clauses;
@@ -45,19 +47,38 @@ pub struct JobError {
     pub help: Option<String>,
 }
 
+/// How the values of a source's records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Avro, each with its schema's number in front (Confluent's framing); the columns come from the registry.
+    Avro,
+    /// A JSON object each; the columns are declared in the job.
+    Json,
+}
+
 /// `CREATE SOURCE name WITH (...)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Its name in the job.
     pub name: String,
-    /// The topic; its columns come from the registry's subject `<topic>-value`.
+    /// The topic; its columns come from the registry's subject `<topic>-value` unless they are declared.
     pub topic: String,
+    /// How values are written.
+    pub format: Format,
+    /// The declared columns.
+    pub columns: Option<SchemaRef>,
     /// The column that holds event time (a timestamp).
     pub event_time: String,
     /// How far event times may lag behind the latest one of their partition.
     pub out_of_orderness: Duration,
     /// After how long without a record a partition no longer holds the watermark back. `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// Whether event time goes on by the clock while all partitions are idle.
+    pub idle_advance: bool,
+    /// How far ahead of the clock an event time may be when it is read. `None`: any distance.
+    pub max_ahead: Option<Duration>,
+    /// How far the watermark of a partition may be ahead of the slowest one's before it is paused. `None`: any distance.
+    pub max_drift: Option<Duration>,
     /// Where the statement begins.
     pub at: Location,
 }

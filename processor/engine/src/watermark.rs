@@ -25,6 +25,17 @@ pub struct PartitionTime {
     pub ended: bool,
 }
 
+/// A partition that holds event time back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Which.
+    pub partition: i32,
+    /// Whether it has said anything yet.
+    pub seen: bool,
+    /// How far it is; `None` before its first row.
+    pub watermark: Option<i64>,
+}
+
 /// The watermark of a source: never goes back, whatever the partitions say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
@@ -60,6 +71,26 @@ impl Watermark {
     /// What each partition last said.
     pub fn partitions(&self) -> &BTreeMap<i32, PartitionTime> {
         &self.partitions
+    }
+
+    /// Who holds event time below `until`: the partitions without which it would be there, or further.
+    pub fn holding(&self, until: i64) -> Vec<Holding> {
+        (0..self.expected)
+            .filter_map(|partition| match self.partitions.get(&partition) {
+                None => Some(Holding {
+                    partition,
+                    seen: false,
+                    watermark: None,
+                }),
+                Some(time) if time.idle || time.ended => None,
+                Some(time) if time.watermark >= Some(until) => None,
+                Some(time) => Some(Holding {
+                    partition,
+                    seen: true,
+                    watermark: time.watermark,
+                }),
+            })
+            .collect()
     }
 
     fn computed(&self) -> Option<i64> {
@@ -128,6 +159,37 @@ mod tests {
         let mut watermark = Watermark::default();
         watermark.update(0, 2, at(10));
         assert_eq!(watermark.update(1, 2, PartitionTime::default()), None);
+    }
+
+    #[test]
+    fn who_holds_it_back_is_who_is_behind_and_neither_idle_nor_ended() {
+        let mut watermark = Watermark::default();
+        let idle = PartitionTime {
+            idle: true,
+            ..at(1)
+        };
+        let ended = PartitionTime {
+            ended: true,
+            ..at(2)
+        };
+        for (partition, time) in [(0, at(10)), (1, at(20)), (2, idle), (3, ended)] {
+            watermark.update(partition, 6, time);
+        }
+        watermark.update(4, 6, PartitionTime::default());
+        let held = |partition, seen, watermark| Holding {
+            partition,
+            seen,
+            watermark,
+        };
+        assert_eq!(
+            watermark.holding(15),
+            [
+                held(0, true, Some(10)),
+                held(4, true, None),
+                held(5, false, None)
+            ]
+        );
+        assert_eq!(watermark.holding(10).len(), 2);
     }
 
     #[test]

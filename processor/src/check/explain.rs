@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use engine::plan::{Query, Spread};
-use engine::sql::{Clauses, Emit};
+use engine::sql::{Clauses, Emit, Format};
 use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use serde::Serialize;
 
 use super::Checked;
-use super::words::{length, sql_type};
 use crate::topics;
+use crate::words::{length, sql_type};
 
 /// A job, explained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -113,6 +113,12 @@ pub struct Time {
     pub out_of_orderness_ms: u64,
     /// After how long a silent partition is left aside; `None`: never.
     pub idle_timeout_ms: Option<u64>,
+    /// Whether event time goes on by the clock while all partitions are idle.
+    pub idle_advance: bool,
+    /// Rows further ahead of the clock are dead letters; `None`: none are.
+    pub max_ahead_ms: Option<u64>,
+    /// Partitions further ahead of the slowest are paused; `None`: none are.
+    pub max_drift_ms: Option<u64>,
     /// How long a window stays open behind its end.
     pub grace_ms: u64,
     /// `final`, or `changes`.
@@ -183,7 +189,14 @@ fn explained(
     QueryExplained {
         query: query.name.clone(),
         topics: vec![
-            topic("source", source.topic.clone(), "any"),
+            topic(
+                "source",
+                source.topic.clone(),
+                match source.format {
+                    Format::Avro => "any; values in Avro",
+                    Format::Json => "any; values in JSON",
+                },
+            ),
             partials,
             topic("results", sink.topic.clone(), &sink.key.join(", ")),
             topic(
@@ -214,6 +227,9 @@ fn explained(
             event_time: source.event_time.clone(),
             out_of_orderness_ms: ms(source.out_of_orderness),
             idle_timeout_ms: source.idle_timeout.map(ms),
+            idle_advance: source.idle_advance,
+            max_ahead_ms: source.max_ahead.map(ms),
+            max_drift_ms: source.max_drift.map(ms),
             grace_ms: ms(sink.grace),
             emit: emit(sink.emit).into(),
         },
@@ -283,7 +299,16 @@ fn state(query: &Query) -> State {
             length(query.source.out_of_orderness),
             length(query.sink.grace)
         ));
-        bounds.push("while source partitions are apart in event time, all windows between them are open".into());
+        bounds.push(match query.source.max_drift {
+            Some(drift) => {
+                let more = drift.as_millis().div_ceil(step.as_millis().max(1));
+                format!(
+                    "while source partitions are apart in event time, up to {more} more (max_drift {}) and what one poll brings",
+                    length(drift)
+                )
+            }
+            None => "while source partitions are apart in event time, all windows between them: max_drift is not set".into(),
+        });
         u64::try_from(open.max(1)).unwrap_or(u64::MAX)
     });
     match query.window {
@@ -417,6 +442,9 @@ impl Time {
                 "idle_timeout",
                 self.idle_timeout_ms.map_or("none".into(), words),
             ),
+            ("idle_advance", self.idle_advance.to_string()),
+            ("max_ahead", self.max_ahead_ms.map_or("none".into(), words)),
+            ("max_drift", self.max_drift_ms.map_or("none".into(), words)),
             ("grace", words(self.grace_ms)),
             ("emit", self.emit.clone()),
         ]

@@ -4,18 +4,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::TimestampMillisecondType;
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::FragmentError;
 use engine::shard;
 use runtime::log::{Batch, Offset, TopicPartition};
-use schemas::decode::{BatchDecoder, DecodeError, PushError};
+use schemas::decode::{DecodeError, PushError};
 use schemas::{Registry, RegistryError, SchemaId};
 
+use super::decoder::Decoder;
 use crate::job::{Job, SourceTopic};
 use crate::offsets::{ScanCounts, SourceState};
+use crate::words;
 
 /// How long an idle partition waits before it says again where its event time would be by the clock.
 const ADVANCE_INTERVAL_MS: i64 = 1000;
@@ -30,9 +33,11 @@ pub struct ScanTask {
     event_time: usize,
     out_of_orderness_ms: i64,
     idle_timeout_ms: Option<i64>,
+    idle_advance: bool,
+    max_ahead_ms: Option<i64>,
     /// How far back a window may end that this partition's clock still has to close.
     longest_wait_ms: i64,
-    decoder: BatchDecoder,
+    decoder: Decoder,
     start: Offset,
     next: Offset,
     state: SourceState,
@@ -51,6 +56,8 @@ struct ScanQuery {
 struct Range {
     rows_in: u64,
     undecodable: u64,
+    /// Records without a value: they say that a key is gone, which nothing here asks for.
+    tombstones: u64,
     queries: Vec<RangeQuery>,
     mark_due: bool,
 }
@@ -119,9 +126,9 @@ pub enum ScanError {
     /// A fragment failed.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
-    /// Rows can't be spread over shards.
-    #[error("partial rows can't be spread over shards")]
-    Shard(#[from] arrow::error::ArrowError),
+    /// Rows can't be left out, or spread over shards.
+    #[error("rows can't be filtered, or spread over shards")]
+    Rows(#[from] arrow::error::ArrowError),
     /// The decoder has not the columns that the plan asks for.
     #[error("column {column} of topic {topic} is missing, or is not a timestamp")]
     Column {
@@ -142,7 +149,7 @@ impl ScanTask {
         start: Offset,
         state: SourceState,
     ) -> Result<Self, ScanError> {
-        let decoder = BatchDecoder::new(registry, &source.reader_schema)?;
+        let decoder = Decoder::new(registry, &source.reader)?;
         let schema = decoder.schema();
         let column = |name: &str| {
             schema.index_of(name).map_err(|_| ScanError::Column {
@@ -171,6 +178,8 @@ impl ScanTask {
             topic_id: source.topic_id.clone(),
             out_of_orderness_ms: millis(definition.out_of_orderness),
             idle_timeout_ms: definition.idle_timeout.map(millis),
+            idle_advance: definition.idle_advance,
+            max_ahead_ms: definition.max_ahead.map(millis),
             longest_wait_ms,
             job: Arc::clone(job),
             queries,
@@ -190,15 +199,21 @@ impl ScanTask {
         Ok(task)
     }
 
-    /// Takes a batch of the partition's records, which must follow on the last one.
-    pub fn take(&mut self, batch: &Batch) -> Result<Taken, ScanError> {
+    /// Takes a batch of the partition's records, which must follow on the last one, at this time by the clock.
+    pub fn take(&mut self, batch: &Batch, now_ms: i64) -> Result<Taken, ScanError> {
         let mut taken = Taken::default();
         let mut rows: Vec<usize> = Vec::with_capacity(batch.len());
         let mut next = batch.next_position();
         let mut index = 0;
         while index < batch.len() {
             let record = batch.get(index);
-            match self.decoder.push(record.value.unwrap_or_default()) {
+            let Some(value) = record.value else {
+                self.range.rows_in += 1;
+                self.range.tombstones += 1;
+                index += 1;
+                continue;
+            };
+            match self.decoder.push(value) {
                 Ok(()) => rows.push(index),
                 Err(PushError::Bad(bad)) => {
                     self.range.rows_in += 1;
@@ -208,12 +223,12 @@ impl ScanTask {
                         reason: bad.reason,
                         detail: bad.detail,
                         schema_id: bad.schema_id,
-                        raw: record.value.unwrap_or_default().to_vec(),
+                        raw: value.to_vec(),
                     });
                 }
                 // The decoder holds as much as it may: scan that, and push the record again.
                 Err(PushError::Full) => {
-                    self.scan(&mut rows, batch, &mut taken)?;
+                    self.scan(&mut rows, batch, now_ms, &mut taken)?;
                     continue;
                 }
                 Err(PushError::Registry(error)) => {
@@ -224,7 +239,7 @@ impl ScanTask {
             }
             index += 1;
         }
-        self.scan(&mut rows, batch, &mut taken)?;
+        self.scan(&mut rows, batch, now_ms, &mut taken)?;
         self.next = next;
         if next > batch.get(0).offset {
             self.quiet = Quiet::default();
@@ -237,13 +252,18 @@ impl ScanTask {
         &mut self,
         rows: &mut Vec<usize>,
         batch: &Batch,
+        now_ms: i64,
         taken: &mut Taken,
     ) -> Result<(), ScanError> {
-        let rows = std::mem::take(rows);
-        let Some(decoded) = self.decoder.flush()? else {
+        let mut rows = std::mem::take(rows);
+        let Some(mut decoded) = self.decoder.flush()? else {
             return Ok(());
         };
         self.range.rows_in += rows.len() as u64;
+        if let Some(max_ahead) = self.max_ahead_ms {
+            let latest = now_ms.saturating_add(max_ahead);
+            decoded = self.leave_out_future(decoded, &mut rows, batch, latest, taken)?;
+        }
         let mut without_time: Vec<u32> = Vec::new();
         for (query, range) in self.queries.iter().zip(&mut self.range.queries) {
             let input = decoded.project(&query.columns)?;
@@ -270,13 +290,64 @@ impl ScanTask {
                 }
             }
         }
-        let latest = latest_event(decoded.column(self.event_time).as_ref(), &without_time)
-            .ok_or_else(|| ScanError::Column {
-                column: decoded.schema().field(self.event_time).name().clone(),
-                topic: self.partition.topic.to_string(),
-            })?;
+        let times = self.event_times(&decoded)?;
+        let latest = latest_event(&times, &without_time);
         self.state.max_event_ms = self.state.max_event_ms.max(latest);
         Ok(())
+    }
+
+    /// Takes out the rows whose event time lies behind `latest`: dead letters, of each query.
+    fn leave_out_future(
+        &mut self,
+        decoded: RecordBatch,
+        rows: &mut Vec<usize>,
+        batch: &Batch,
+        latest: i64,
+        taken: &mut Taken,
+    ) -> Result<RecordBatch, ScanError> {
+        let times = self.event_times(&decoded)?;
+        if arrow::compute::max(&times).is_none_or(|time| time <= latest) {
+            return Ok(decoded);
+        }
+        let keep: BooleanArray = times
+            .iter()
+            .map(|time| Some(time.is_none_or(|time| time <= latest)))
+            .collect();
+        let mut dead = 0;
+        let mut place = 0;
+        rows.retain(|row| {
+            let kept = keep.value(place);
+            if !kept {
+                let record = batch.get(*row);
+                dead += 1;
+                taken.dead.push(Dead {
+                    offset: record.offset,
+                    reason: TOO_FAR_AHEAD,
+                    detail: format!(
+                        "its event time, {}, is {} behind {}: the clock when it was read, and max_ahead",
+                        words::instant(times.value(place)),
+                        words::length_ms(times.value(place).saturating_sub(latest)),
+                        words::instant(latest),
+                    ),
+                    schema_id: None,
+                    raw: record.value.unwrap_or_default().to_vec(),
+                });
+            }
+            place += 1;
+            kept
+        });
+        for range in &mut self.range.queries {
+            range.counts.dead += dead;
+        }
+        Ok(filter_record_batch(&decoded, &keep)?)
+    }
+
+    /// The event times of decoded rows, in milliseconds since 1970.
+    fn event_times(&self, decoded: &RecordBatch) -> Result<Int64Array, ScanError> {
+        event_millis(decoded.column(self.event_time).as_ref()).ok_or_else(|| ScanError::Column {
+            column: decoded.schema().field(self.event_time).name().clone(),
+            topic: self.partition.topic.to_string(),
+        })
     }
 
     /// Notes that the partition's end was reached at `position`, at this time by the clock.
@@ -301,6 +372,9 @@ impl ScanTask {
             self.quiet.idle = true;
             self.range.mark_due = true;
         }
+        if !self.idle_advance {
+            return;
+        }
         // By the clock, time goes on from where it was, until every window that this partition could still hold is over.
         if let (Some(watermark), Some(latest)) = (self.watermark(), self.state.max_event_ms) {
             let over = latest.saturating_add(self.longest_wait_ms);
@@ -322,6 +396,16 @@ impl ScanTask {
             self.state.ended = true;
             self.range.mark_due = true;
         }
+    }
+
+    /// Whether all that there was has been read, so that nobody need wait for it.
+    pub fn at_end(&self) -> bool {
+        self.state.ended || self.quiet.since_ms.is_some()
+    }
+
+    /// Whether it has brought nothing for the idle timeout.
+    pub fn idle(&self) -> bool {
+        self.quiet.idle
     }
 
     /// Whether the end of the input has been announced and committed.
@@ -384,7 +468,7 @@ impl ScanTask {
                     start: self.start,
                     end: self.next,
                     rows_in: self.range.rows_in,
-                    filtered: range.counts.filtered,
+                    filtered: range.counts.filtered + self.range.tombstones,
                     dead: range.counts.dead + self.range.undecodable,
                     watermark: self
                         .state
@@ -405,7 +489,7 @@ impl ScanTask {
         self.state.rows_in += self.range.rows_in;
         self.state.undecodable += self.range.undecodable;
         for (total, range) in self.state.queries.iter_mut().zip(&self.range.queries) {
-            total.filtered += range.counts.filtered;
+            total.filtered += range.counts.filtered + self.range.tombstones;
             total.dead += range.counts.dead;
             total.assigned += range.counts.assigned;
         }
@@ -439,21 +523,39 @@ impl ScanTask {
 
 /// The reason code of rows that a query can't take: without a usable event time, or with values that its expressions fail on.
 const UNUSABLE: &str = "unusable_row";
+/// The reason code of rows whose event time is further ahead of the clock than `max_ahead` allows.
+const TOO_FAR_AHEAD: &str = "too_far_ahead";
 
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The latest event time of a column, some rows left out; `Some(None)` if there is no row, `None` if it holds no
-/// timestamps in milliseconds.
-fn latest_event(column: &dyn Array, without: &[u32]) -> Option<Option<i64>> {
-    let times = column.as_primitive_opt::<TimestampMillisecondType>()?;
+/// A column of instants in milliseconds since 1970, as the engine counts them; `None` if it holds others than instants.
+fn event_millis(column: &dyn Array) -> Option<Int64Array> {
+    let DataType::Timestamp(unit, _) = column.data_type() else {
+        return None;
+    };
+    if let Some(times) = column.as_primitive_opt::<TimestampMillisecondType>() {
+        return Some(times.reinterpret_cast::<Int64Type>());
+    }
+    let raw = cast(column, &DataType::Int64).ok()?;
+    let raw = raw.as_primitive_opt::<Int64Type>()?;
+    Some(match unit {
+        TimeUnit::Second => raw.unary(|time| time.saturating_mul(1_000)),
+        TimeUnit::Millisecond => raw.clone(),
+        TimeUnit::Microsecond => raw.unary(|time| time.div_euclid(1_000)),
+        TimeUnit::Nanosecond => raw.unary(|time| time.div_euclid(1_000_000)),
+    })
+}
+
+/// The latest event time, some rows left out.
+fn latest_event(times: &Int64Array, without: &[u32]) -> Option<i64> {
     if without.is_empty() {
-        return Some(arrow::compute::max(times));
+        return arrow::compute::max(times);
     }
     let usable = times
         .iter()
         .zip(0u32..)
         .filter(|(_, row)| !without.contains(row));
-    Some(usable.filter_map(|(time, _)| time).max())
+    usable.filter_map(|(time, _)| time).max()
 }

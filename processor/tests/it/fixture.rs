@@ -143,6 +143,15 @@ impl Fixture {
     }
 
     pub fn write_raw(&self, values: &[(i32, Vec<u8>)]) {
+        let values: Vec<_> = values
+            .iter()
+            .map(|(partition, value)| (*partition, Some(value.clone())))
+            .collect();
+        self.write_records(&values);
+    }
+
+    /// Writes values; `None` is a tombstone.
+    pub fn write_records(&self, values: &[(i32, Option<Vec<u8>>)]) {
         let mut producer = self
             .log
             .producer(&ProducerOptions::transactional("writer"))
@@ -156,7 +165,7 @@ impl Fixture {
                         topic: "trips",
                         partition: Some(*partition),
                         key: None,
-                        value: Some(value),
+                        value: value.as_deref(),
                         headers: &[],
                         timestamp_ms: None,
                     })

@@ -1,6 +1,7 @@
 //! The processor over the embedded log, held against a naive fold.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod apart;
 mod check;
 mod crash;
 mod fixture;

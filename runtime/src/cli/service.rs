@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::Router;
 use clap::CommandFactory;
 use schemas::Registry;
 
@@ -56,16 +57,19 @@ impl Service {
     /// # Errors
     /// An address that can't be used.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
+        Self::start_with(config, Router::new())
+    }
+
+    /// The same with `more` routes, such as [`telemetry::json_page`] makes.
+    ///
+    /// # Errors
+    /// An address that can't be used.
+    pub fn start_with(config: &Config, more: Router) -> anyhow::Result<Self> {
         let metrics = prometheus::Registry::new();
         let edge_metrics = Metrics::new(&metrics)?;
         let readiness = Readiness::new();
         let connected = readiness.condition("log and registry");
-        let edge = telemetry::serve(
-            &config.telemetry,
-            metrics.clone(),
-            readiness.clone(),
-            Default::default(),
-        )?;
+        let edge = telemetry::serve(&config.telemetry, metrics.clone(), readiness.clone(), more)?;
         Ok(Self {
             metrics,
             edge_metrics,

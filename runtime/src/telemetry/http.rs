@@ -107,6 +107,21 @@ fn router(metrics: Registry, readiness: Readiness) -> Router {
         .route("/ready", get(report).with_state(readiness))
 }
 
+/// A page of JSON, indented for people, made anew for each request.
+pub fn json_page<T: serde::Serialize>(
+    path: &str,
+    page: impl Fn() -> T + Clone + Send + Sync + 'static,
+) -> Router {
+    let serve = async move || match serde_json::to_string_pretty(&page()) {
+        Ok(mut text) => {
+            text.push('\n');
+            ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    Router::new().route(path, get(serve))
+}
+
 /// Prometheus' text format, version 0.0.4.
 async fn encode(State(metrics): State<Registry>) -> Response {
     match TextEncoder::new().encode_to_string(&metrics.gather()) {
@@ -162,7 +177,9 @@ mod tests {
         rows.inc_by(7);
         let readiness = Readiness::new();
         let (log, restore) = (readiness.condition("log"), readiness.condition("restore"));
-        let more = Router::new().route("/windows", get(|| async { "open" }));
+        let more = Router::new()
+            .route("/windows", get(|| async { "open" }))
+            .merge(json_page("/page", || json!({"open": [7]})));
         let edge = HttpEdge::start("127.0.0.1:0", metrics, readiness, more).unwrap();
 
         let (status, head, body) = get_path(edge.address(), "/metrics");
@@ -177,6 +194,12 @@ mod tests {
         );
         assert_eq!(get_path(edge.address(), "/health").0, 200);
         assert_eq!(get_path(edge.address(), "/windows").2, "open");
+        let (status, head, body) = get_path(edge.address(), "/page");
+        assert_eq!(
+            (status, body.as_str()),
+            (200, "{\n  \"open\": [\n    7\n  ]\n}\n")
+        );
+        assert!(head.contains("content-type: application/json"), "{head}");
         assert_eq!(get_path(edge.address(), "/nothing").0, 404);
 
         log.ready();

@@ -11,7 +11,7 @@ use prometheus::Registry;
 
 use crate::config::TelemetryConfig;
 
-pub use http::HttpEdge;
+pub use http::{HttpEdge, json_page};
 pub use logs::colour;
 pub use logs::init as init_logs;
 pub use readiness::{Condition, Readiness};

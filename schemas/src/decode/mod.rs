@@ -12,6 +12,7 @@
 mod cursor;
 mod flat;
 mod general;
+mod json;
 pub(crate) mod walk;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use self::cursor::Fault;
 use self::flat::{Columns, Program};
 use self::general::General;
+pub use self::json::JsonDecoder;
 use crate::registry::compatibility::{self, Rule};
 use crate::{Registry, RegistryError, SchemaId, avro, wire};
 
@@ -44,7 +46,7 @@ const MAX_DEFAULT_BYTES: usize = 512 << 20;
 #[error("{detail}")]
 pub struct BadRecord {
     /// A short code: `not_framed`, `unknown_schema`, `unusable_schema`, `unresolvable_schema`, `undecodable`,
-    /// `trailing_bytes` or `too_large`.
+    /// `trailing_bytes` or `too_large`; of JSON `not_json`, `wrong_type`, `missing_field` or `too_large`.
     pub reason: &'static str,
     /// What exactly is wrong, for people.
     pub detail: String,

@@ -136,6 +136,55 @@ impl Options {
         }
     }
 
+    /// A length of time, 0 excluded, or 'none'; `otherwise` if it is left out.
+    pub(super) fn bound(
+        &mut self,
+        name: &str,
+        otherwise: Option<Duration>,
+        errors: &mut Vec<JobError>,
+    ) -> Option<Duration> {
+        let Some(setting) = self.settings.get(name) else {
+            return otherwise;
+        };
+        if text(&setting.value).is_some_and(|text| text.trim().eq_ignore_ascii_case("none")) {
+            self.settings.remove(name);
+            return None;
+        }
+        let at = setting.value_at;
+        let bound = self.duration(name, errors)?;
+        if bound.is_zero() {
+            errors.push(JobError::new(
+                at,
+                format!("{name} must not be 0"),
+                format!("write {name} = INTERVAL '1 hour', or 'none' for no bound"),
+            ));
+        }
+        Some(bound)
+    }
+
+    /// `true` or `false`; `otherwise` if it is left out.
+    pub(super) fn flag(&mut self, name: &str, otherwise: bool, errors: &mut Vec<JobError>) -> bool {
+        let Some(setting) = self.settings.remove(name) else {
+            return otherwise;
+        };
+        let value = match &setting.value {
+            Expr::Value(value) => match &value.value {
+                Value::Boolean(value) => Some(*value),
+                Value::SingleQuotedString(text) => text.trim().to_lowercase().parse().ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        value.unwrap_or_else(|| {
+            errors.push(JobError::new(
+                setting.value_at,
+                format!("{name} must be true or false"),
+                format!("write {name} = {otherwise}"),
+            ));
+            otherwise
+        })
+    }
+
     /// What nobody has taken is unknown.
     pub(super) fn finish(self, statement: &str, known: &[&str], errors: &mut Vec<JobError>) {
         for (name, setting) in self.settings {

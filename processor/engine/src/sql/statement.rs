@@ -10,9 +10,21 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::options::Options;
-use super::{Emit, JobError, Location, Script, Sink, Source, select, suggest};
+use super::{Emit, Format, JobError, Location, Script, Sink, Source, columns, select, suggest};
 
-const SOURCE_OPTIONS: [&str; 4] = ["topic", "event_time", "out_of_orderness", "idle_timeout"];
+const SOURCE_OPTIONS: [&str; 8] = [
+    "topic",
+    "event_time",
+    "format",
+    "out_of_orderness",
+    "idle_timeout",
+    "idle_advance",
+    "max_ahead",
+    "max_drift",
+];
+/// How far event time may be ahead of the clock unless the job says otherwise: more than clocks differ, and less than a
+/// wrong unit or century makes.
+const MAX_AHEAD: Duration = Duration::from_secs(60 * 60);
 const SINK_OPTIONS: [&str; 6] = ["topic", "key", "emit", "grace", "state_ttl", "history_ttl"];
 /// How long `anomaly_score` remembers a silent group unless the job says otherwise.
 const HISTORY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -140,17 +152,31 @@ impl Reader {
         let name = self.name(parser)?;
         self.broken.insert(name.clone());
         let before = self.errors.len();
+        let columns = columns::parse(parser, &mut self.errors)?;
         let mut options = Options::parse(parser, at, &mut self.errors)?;
         self.options(&name, &options);
         Self::end(parser)?;
         let errors = &mut self.errors;
+        let topic = options.required("topic", "trips", errors).0;
+        let event_time = options.required("event_time", "pickup_at", errors).0;
+        let format = format(
+            &mut options,
+            columns.as_ref().map(|(_, at)| *at),
+            at,
+            errors,
+        );
         let source = Source {
-            topic: options.required("topic", "trips", errors).0,
-            event_time: options.required("event_time", "pickup_at", errors).0,
+            topic,
+            event_time,
+            format,
+            columns: columns.map(|(columns, _)| columns),
             out_of_orderness: options
                 .duration("out_of_orderness", errors)
                 .unwrap_or(Duration::ZERO),
             idle_timeout: options.duration("idle_timeout", errors),
+            idle_advance: options.flag("idle_advance", true, errors),
+            max_ahead: options.bound("max_ahead", Some(MAX_AHEAD), errors),
+            max_drift: options.bound("max_drift", None, errors),
             at,
             name: name.clone(),
         };
@@ -304,6 +330,24 @@ impl Reader {
                 self.errors.push(JobError::new(*at, what, help));
             }
         }
+        for source in sources.values() {
+            let first = sources
+                .values()
+                .filter(|other| other.topic == source.topic && !other.topic.is_empty())
+                .min_by_key(|other| other.at);
+            if let Some(first) = first.filter(|first| first.name != source.name) {
+                let at = options
+                    .get(&(source.name.clone(), "topic".to_owned()))
+                    .copied()
+                    .unwrap_or(source.at);
+                let what = format!(
+                    "the topic {} is the source {} already",
+                    source.topic, first.name
+                );
+                let help = format!("read it once: several queries can read FROM {}", first.name);
+                self.errors.push(JobError::new(at, what, help));
+            }
+        }
         // An INSERT that could not be read may well use what seems unused.
         if self.errors.is_empty() {
             for source in sources.values() {
@@ -334,6 +378,44 @@ impl Reader {
         self.errors.dedup();
         Err(self.errors)
     }
+}
+
+/// Reads the option format, which decides whether columns are declared; `columns` says where they are.
+fn format(
+    options: &mut Options,
+    columns: Option<Location>,
+    statement: Location,
+    errors: &mut Vec<JobError>,
+) -> Format {
+    let given = options.optional("format", "avro", errors);
+    let format = match given.as_ref().map(|(format, _)| format.to_lowercase()) {
+        None => Format::Avro,
+        Some(format) if format == "avro" => Format::Avro,
+        Some(format) if format == "json" => Format::Json,
+        Some(other) => {
+            let at = given.map_or(statement, |(_, at)| at);
+            errors.push(JobError::new(
+                at,
+                format!("format = '{other}' is not supported"),
+                "write format = 'avro' or format = 'json'",
+            ));
+            return Format::Avro;
+        }
+    };
+    match (format, columns) {
+        (Format::Avro, Some(at)) => errors.push(JobError::new(
+            at,
+            "the columns of an Avro topic come from the schema registry",
+            "leave them out, or write format = 'json' if the topic's values are JSON",
+        )),
+        (Format::Json, None) => errors.push(JobError::new(
+            statement,
+            "a JSON topic has no schema: its columns must be declared",
+            "write CREATE SOURCE name (id BIGINT, at TIMESTAMP NOT NULL) WITH (…)",
+        )),
+        (Format::Avro, None) | (Format::Json, Some(_)) => {}
+    }
+    format
 }
 
 fn declare<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> String {

@@ -126,9 +126,19 @@ impl Session<'_> {
     /// Drops the tasks of partitions.
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
-            self.scans.remove(partition);
-            self.merges.remove(partition);
-            self.resting.remove(partition);
+            if self.scans.remove(partition).is_some() {
+                self.worker
+                    .progress
+                    .gone(&partition.topic, None, partition.partition);
+            }
+            if let Some(merge) = self.merges.remove(partition) {
+                let query = &self.worker.job.queries[merge.query_index].plan.name;
+                self.worker
+                    .progress
+                    .gone(&partition.topic, Some(query), partition.partition);
+            }
+            self.pauses.forget(partition);
         }
+        self.count_paused();
     }
 }

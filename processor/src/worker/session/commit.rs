@@ -33,6 +33,7 @@ impl Session<'_> {
             Err(error) => return Err(error),
         };
         if offsets.is_empty() {
+            self.show_all();
             return Ok(());
         }
         let timer = self.worker.metrics.commit_seconds.start_timer();

@@ -12,6 +12,7 @@
 
 mod assignment;
 mod commit;
+mod pauses;
 mod show;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use super::{Worker, WorkerError};
 use crate::offsets::{self, ShardState};
 use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
+use pauses::Pauses;
 
 /// How long a source partition rests after the registry could not be reached.
 const REGISTRY_PAUSE_MS: i64 = 500;
@@ -44,14 +46,14 @@ pub(super) struct Session<'a> {
     outputs: Outputs,
     scans: BTreeMap<TopicPartition, ScanTask>,
     merges: BTreeMap<TopicPartition, MergeTask>,
-    /// Source partitions that wait for the registry, and until when.
-    resting: BTreeMap<TopicPartition, i64>,
+    pauses: Pauses,
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
     /// Where each source partition ends, once draining.
     ends: BTreeMap<TopicPartition, Offset>,
     last_commit_ms: i64,
     last_drain_check_ms: i64,
+    last_shown_ms: i64,
     aborts: u32,
 }
 
@@ -105,18 +107,27 @@ impl<'a> Session<'a> {
             transaction,
             scans: BTreeMap::new(),
             merges: BTreeMap::new(),
-            resting: BTreeMap::new(),
+            pauses: Pauses::default(),
             partitions,
             ends: BTreeMap::new(),
             last_commit_ms: worker.clock.now_ms(),
             last_drain_check_ms: 0,
+            last_shown_ms: 0,
             aborts: 0,
         })
     }
 
     /// Works until the end, and leaves the group.
     pub(super) fn run(mut self) -> Result<(), WorkerError> {
-        match self.work() {
+        let worked = self.work();
+        let all: Vec<_> = self
+            .scans
+            .keys()
+            .chain(self.merges.keys())
+            .cloned()
+            .collect();
+        self.forget(&all);
+        match worked {
             Ok(()) => self
                 .consumer
                 .close(LEAVE_DEADLINE)
@@ -202,10 +213,13 @@ impl<'a> Session<'a> {
     fn records(&mut self, batch: &Batch) -> Result<(), WorkerError> {
         let partition = &batch.partition;
         if let Some(scan) = self.scans.get_mut(partition) {
-            let taken = scan.take(batch).map_err(|source| WorkerError::Scan {
-                partition: partition.clone(),
-                source,
-            })?;
+            let now_ms = self.worker.clock.now_ms();
+            let taken = scan
+                .take(batch, now_ms)
+                .map_err(|source| WorkerError::Scan {
+                    partition: partition.clone(),
+                    source,
+                })?;
             self.worker.metrics.records_in.inc_by(batch.len() as u64);
             for dead in &taken.dead {
                 let sent = self
@@ -217,15 +231,16 @@ impl<'a> Session<'a> {
             }
             if let Some((offset, error)) = taken.stopped {
                 tracing::warn!(%partition, offset, error = %chain(&error), "a source partition waits for the schema registry");
-                let now_ms = self.worker.clock.now_ms();
                 self.consumer
                     .seek(partition, offset)
                     .doing("a partition can't be read again")?;
-                self.consumer
-                    .pause(std::slice::from_ref(partition))
+                self.pauses
+                    .rest(
+                        self.consumer.as_mut(),
+                        partition,
+                        now_ms + REGISTRY_PAUSE_MS,
+                    )
                     .doing("a partition can't be paused")?;
-                self.resting
-                    .insert(partition.clone(), now_ms + REGISTRY_PAUSE_MS);
             }
         } else if let Some(merge) = self.merges.get_mut(partition) {
             let mut given = Vec::new();
@@ -245,22 +260,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Resumes partitions whose rest is over, and lets the scans look at the clock.
+    /// Resumes partitions whose rest is over, pauses those too far ahead, and lets the scans look at the clock.
     fn wake(&mut self) -> Result<(), WorkerError> {
         let now_ms = self.worker.clock.now_ms();
-        let over: Vec<_> = self
-            .resting
-            .iter()
-            .filter(|(_, until)| **until <= now_ms)
-            .map(|(partition, _)| partition.clone())
-            .collect();
-        if !over.is_empty() {
-            self.consumer
-                .resume(&over)
-                .doing("partitions can't be resumed")?;
-            self.resting
-                .retain(|partition, _| !over.contains(partition));
-        }
+        self.pauses
+            .wake(self.consumer.as_mut(), now_ms)
+            .doing("partitions can't be resumed")?;
+        self.align(now_ms)?;
         if self.worker.options.idle_marks {
             self.scans.values_mut().for_each(|scan| scan.tick(now_ms));
         }

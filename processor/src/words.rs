@@ -1,11 +1,12 @@
-//! Lengths of time and types in words.
+//! Lengths of time, instants and types in words.
 
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
+use arrow::temporal_conversions::timestamp_ms_to_datetime;
 
 /// `1 hour 30 minutes`, as a job may write it.
-pub(super) fn length(duration: Duration) -> String {
+pub(crate) fn length(duration: Duration) -> String {
     const UNITS: [(&str, u128); 5] = [
         ("day", 86_400_000),
         ("hour", 3_600_000),
@@ -31,8 +32,21 @@ pub(super) fn length(duration: Duration) -> String {
     }
 }
 
+/// [`length`] of milliseconds, of which there are not less than 0.
+pub(crate) fn length_ms(ms: i64) -> String {
+    length(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+/// Milliseconds since 1970 as `2026-01-31T12:00:00.000Z`.
+pub(crate) fn instant(ms: i64) -> String {
+    match timestamp_ms_to_datetime(ms) {
+        Some(at) => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        None => format!("{ms} ms since 1970"),
+    }
+}
+
 /// A column's type as SQL has it.
-pub(super) fn sql_type(data_type: &DataType) -> String {
+pub(crate) fn sql_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".into(),
         DataType::Int32 => "INT".into(),
@@ -49,6 +63,14 @@ pub(super) fn sql_type(data_type: &DataType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_in_utc_and_none_panics() {
+        assert_eq!(instant(1_451_606_400_007), "2016-01-01T00:00:00.007Z");
+        for ms in [i64::MIN, -1, i64::MAX] {
+            assert!(!instant(ms).is_empty());
+        }
+    }
 
     #[test]
     fn lengths_are_in_the_words_of_a_job() {
