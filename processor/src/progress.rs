@@ -2,6 +2,7 @@
 //! other.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine::fold::OpenWindow;
@@ -11,6 +12,8 @@ use engine::watermark::{PartitionTime, Watermark};
 #[derive(Debug, Default)]
 pub struct Progress {
     inner: Mutex<Inner>,
+    /// How often open windows were asked for.
+    asked: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -53,8 +56,12 @@ pub struct Heard {
 pub struct ShardWindows {
     /// The source topic.
     pub topic: String,
-    /// The windows, in order of start.
+    /// Which question this answers; 0 is none.
+    pub answers: u64,
+    /// The windows that close first, in order of their ends.
     pub open: Vec<OpenWindow>,
+    /// How many are open in all.
+    pub open_count: usize,
     /// How far event time has come, and by which partitions.
     pub watermark: Watermark,
     /// How long a window stays open behind its end, in milliseconds.
@@ -188,6 +195,16 @@ impl Progress {
     /// What shards here heard of source partitions, by topic and number.
     pub fn heard(&self) -> BTreeMap<(String, i32), Heard> {
         self.lock().heard.clone()
+    }
+
+    /// Asks the workers for their open windows: there may be too many to show them all the time.
+    pub fn ask_windows(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The last question for open windows.
+    pub fn windows_asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// Takes in a shard's open windows.

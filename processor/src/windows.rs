@@ -1,5 +1,7 @@
 //! The page of open windows: which are open, and why each is still open.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::progress::{Progress, Reading, ShardWindows};
@@ -13,6 +15,11 @@ pub struct Page {
     /// The source partitions that this process reads, by topic and number.
     pub sources: Vec<Source>,
 }
+
+/// How long the workers may take to answer.
+const WAIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have.
+const STEP: Duration = Duration::from_millis(10);
 
 /// A shard of a query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,7 +36,11 @@ pub struct Shard {
     pub restored: f64,
     /// When this was so, by the clock.
     pub as_of: String,
-    /// Its open windows, in order of start.
+    /// Whether the shard's worker has answered in time; if not, this is what it said last.
+    pub answered: bool,
+    /// How many windows are open; of a query without windows, how many groups are held.
+    pub open_count: usize,
+    /// The open windows that close first.
     pub open: Vec<Open>,
 }
 
@@ -96,8 +107,19 @@ pub struct Source {
     pub paused: bool,
 }
 
-/// The page, as of now.
+/// The page, as of now: asks the workers, and waits for their answers.
 pub fn page(progress: &Progress) -> Page {
+    let asked = progress.ask_windows();
+    for _ in 0..WAIT.as_millis() / STEP.as_millis() {
+        if progress
+            .windows()
+            .values()
+            .all(|windows| windows.answers >= asked)
+        {
+            break;
+        }
+        std::thread::sleep(STEP);
+    }
     let here = progress.here();
     let shards = progress
         .windows()
@@ -109,6 +131,8 @@ pub fn page(progress: &Progress) -> Page {
                 watermark_ms: windows.watermark.now(),
                 restored: windows.restored,
                 as_of: instant(windows.at_ms),
+                answered: windows.answers >= asked,
+                open_count: windows.open_count,
                 open: opened(&windows, &reading),
                 query,
                 shard,

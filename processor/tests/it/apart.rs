@@ -146,3 +146,30 @@ fn a_silent_partition_pauses_nobody_for_good() {
     lifecycle.stop();
     running.join().unwrap().unwrap();
 }
+
+#[test]
+fn two_processes_wait_for_each_others_partitions_and_not_for_good() {
+    let rows = apart(12, 1_500, &[0, HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS]);
+    let fixture = Fixture::new(4);
+    write(&fixture, &rows);
+    let sql = job_sql("20 seconds", ", max_drift = INTERVAL '10 minutes'");
+    let processes: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|instance| {
+            let mut options = fixture.options(sql.clone());
+            options.instance = instance.into();
+            options.worker.max_poll_records = 10;
+            options.lifecycle.drain();
+            std::thread::spawn(move || processor::run(&options))
+        })
+        .collect();
+    for process in processes {
+        process.join().unwrap().unwrap();
+    }
+    assert_same(
+        &fixture.results(),
+        &naive(rows.iter().map(|(_, trip)| trip)),
+        "by two processes",
+    );
+    assert_eq!(fixture.ledger().late, 0);
+}

@@ -5,6 +5,8 @@ mod apart;
 mod check;
 mod crash;
 mod fixture;
+mod foreign;
 mod refusals;
 mod time;
+mod windows;
 mod workers;

@@ -107,26 +107,34 @@ fn router(metrics: Registry, readiness: Readiness) -> Router {
         .route("/ready", get(report).with_state(readiness))
 }
 
-/// A page of JSON, indented for people, made anew for each request.
+/// A page of JSON, indented for people, made anew for each request. `page` may block for a while.
 pub fn json_page<T: serde::Serialize>(
     path: &str,
     page: impl Fn() -> T + Clone + Send + Sync + 'static,
 ) -> Router {
-    let serve = async move || match serde_json::to_string_pretty(&page()) {
-        Ok(mut text) => {
-            text.push('\n');
-            ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    let serve = async move || {
+        let made = tokio::task::spawn_blocking(move || serde_json::to_string_pretty(&page()));
+        match made.await {
+            Ok(Ok(mut text)) => {
+                text.push('\n');
+                ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+            }
+            Ok(Err(error)) => failed(&error),
+            Err(error) => failed(&error),
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
     Router::new().route(path, get(serve))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
 }
 
 /// Prometheus' text format, version 0.0.4.
 async fn encode(State(metrics): State<Registry>) -> Response {
     match TextEncoder::new().encode_to_string(&metrics.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => failed(&error),
     }
 }
 

@@ -4,6 +4,7 @@
 mod decode;
 mod encode;
 mod http;
+mod json;
 mod oracle;
 mod rate;
 mod real;

@@ -133,6 +133,97 @@ fn wrong_options_are_refused_with_what_to_write() {
 }
 
 #[test]
+fn wrong_options_of_a_source_are_refused() {
+    let source = |columns: &str, options: &str| {
+        let text = format!(
+            "CREATE SOURCE trips {columns} WITH (topic = 'trips', event_time = 'pickup_at'{options});\n{SINK}{GOOD};"
+        );
+        errors_of(&text)
+    };
+    let at =
+        "CREATE SOURCE trips  WITH (topic = 'trips', event_time = 'pickup_at', ".len() as u64 + 1;
+    for (option, what, help) in [
+        ("max_ahead = 5", "max_ahead: 5 is not a length", "INTERVAL"),
+        ("max_ahead = '0 hours'", "must not be 0", "'none'"),
+        ("max_drift = 'never'", "'never' is not a length", ""),
+        (
+            "idle_advance = 'maybe'",
+            "must be true or false",
+            "idle_advance = true",
+        ),
+        (
+            "format = 'xml'",
+            "format = 'xml' is not supported",
+            "'json'",
+        ),
+    ] {
+        let column = at + option.find("= ").unwrap() as u64 + 2;
+        expect(&source("", &format!(", {option}")), 1, column, what, help);
+    }
+    expect(
+        &source("", ", format = 'json'"),
+        1,
+        1,
+        "columns must be declared",
+        "id BIGINT",
+    );
+    expect(
+        &source("(vendor_id INT, pickup_at TIMESTAMP)", ""),
+        1,
+        21,
+        "come from the schema registry",
+        "format = 'json'",
+    );
+    let json = ", format = 'json'";
+    for (columns, column, what) in [
+        ("()", 21, "has no columns"),
+        ("(a INT, A BIGINT)", 29, "declared twice"),
+        ("(a NUMERIC(3, 2))", 22, "is not supported"),
+        ("(a INT PRIMARY KEY)", 22, "cannot have PRIMARY KEY"),
+        ("(a INT, UNIQUE (a))", 21, "no constraint"),
+    ] {
+        expect(&source(columns, json), 1, column, what, "");
+    }
+    let twice = format!(
+        "{SOURCE}CREATE SOURCE others WITH (topic = 'trips', event_time = 'pickup_at');\n{SINK}{GOOD};"
+    );
+    expect(
+        &errors_of(&twice),
+        2,
+        36,
+        "the topic trips is the source trips already",
+        "FROM trips",
+    );
+}
+
+#[test]
+fn a_source_takes_its_options_as_texts_lengths_and_flags() {
+    let text = format!(
+        "CREATE SOURCE trips (vendor_id INT NOT NULL, pickup_at TIMESTAMP, \"Name\" TEXT, x DOUBLE PRECISION, ok BOOLEAN, d DATE) \
+         WITH (topic = 'trips', event_time = 'pickup_at', format = 'JSON', max_ahead = 'NONE', \
+         max_drift = INTERVAL '2 hours', idle_advance = FALSE);\n{SINK}{GOOD};"
+    );
+    let script = parse(&text).unwrap();
+    let source = &script.sources["trips"];
+    assert_eq!(source.format, engine::sql::Format::Json);
+    assert_eq!(source.max_ahead, None);
+    assert_eq!(source.max_drift, Some(std::time::Duration::from_secs(7200)));
+    assert!(!source.idle_advance);
+    let columns = source.columns.as_ref().unwrap();
+    let names: Vec<_> = columns
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    assert_eq!(names, ["vendor_id", "pickup_at", "Name", "x", "ok", "d"]);
+    assert!(!columns.field(0).is_nullable() && columns.field(1).is_nullable());
+    let script = parse(&format!("{SOURCE}{SINK}{GOOD};")).unwrap();
+    let source = &script.sources["trips"];
+    assert_eq!(source.max_ahead, Some(std::time::Duration::from_secs(3600)));
+    assert_eq!((source.max_drift, source.idle_advance), (None, true));
+}
+
+#[test]
 fn names_that_are_missing_double_or_unused_are_reported() {
     expect(
         &errors_of(&format!("{SOURCE}{SOURCE}{SINK}{GOOD}")),
@@ -162,7 +253,9 @@ fn names_that_are_missing_double_or_unused_are_reported() {
         "no source trip",
         "did you mean trips?",
     );
-    let unused = SOURCE.replace("SOURCE trips", "SOURCE other");
+    let unused = SOURCE
+        .replace("SOURCE trips", "SOURCE other")
+        .replace("'trips'", "'others'");
     expect(
         &errors_of(&format!("{SOURCE}{SINK}{GOOD};\n{unused}")),
         4,

@@ -105,6 +105,7 @@ impl Session<'_> {
                     restore_to,
                     state,
                 );
+                self.show_windows(&task, 0, self.worker.clock.now_ms());
                 self.merges.insert(partition.clone(), task);
                 self.show(&partition);
                 starts.push((partition, 0));

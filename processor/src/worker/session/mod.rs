@@ -53,7 +53,9 @@ pub(super) struct Session<'a> {
     ends: BTreeMap<TopicPartition, Offset>,
     last_commit_ms: i64,
     last_drain_check_ms: i64,
-    last_shown_ms: i64,
+    last_heard_ms: i64,
+    /// The last question for open windows that was answered.
+    answered: u64,
     aborts: u32,
 }
 
@@ -112,7 +114,8 @@ impl<'a> Session<'a> {
             ends: BTreeMap::new(),
             last_commit_ms: worker.clock.now_ms(),
             last_drain_check_ms: 0,
-            last_shown_ms: 0,
+            last_heard_ms: 0,
+            answered: 0,
             aborts: 0,
         })
     }

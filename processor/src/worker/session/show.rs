@@ -6,8 +6,10 @@ use super::Session;
 use crate::progress::{ScanProgress, ShardProgress, ShardWindows};
 use crate::task::merge::MergeTask;
 
-/// How often open windows are shown: there may be many.
-const WINDOWS_INTERVAL_MS: i64 = 500;
+/// How often what shards heard of source partitions is passed on.
+const HEAR_INTERVAL_MS: i64 = 500;
+/// The most windows of a shard that are shown.
+const MAX_WINDOWS: usize = 1_000;
 
 impl Session<'_> {
     pub(super) fn show_all(&mut self) {
@@ -34,37 +36,49 @@ impl Session<'_> {
         self.merges
             .keys()
             .for_each(|partition| self.show(partition));
-        self.show_windows();
-    }
-
-    /// Shows which windows are open, and what shards heard of source partitions, from time to time.
-    pub(super) fn show_windows(&mut self) {
         let now_ms = self.worker.clock.now_ms();
-        if now_ms.saturating_sub(self.last_shown_ms) < WINDOWS_INTERVAL_MS {
-            return;
+        let asked = self.worker.progress.windows_asked();
+        if asked != self.answered {
+            self.answered = asked;
+            self.merges
+                .values()
+                .for_each(|merge| self.show_windows(merge, asked, now_ms));
         }
-        self.last_shown_ms = now_ms;
-        for (partition, merge) in &self.merges {
-            let plan = &self.worker.job.queries[merge.query_index].plan;
-            let fold = merge.fold();
-            if !merge.restoring() {
-                self.hear(&plan.source.topic, merge, now_ms);
-            }
-            let windows = ShardWindows {
-                topic: plan.source.topic.clone(),
-                open: fold.open_windows().collect(),
-                watermark: fold.watermark().clone(),
-                grace_ms: i64::try_from(plan.sink.grace.as_millis()).unwrap_or(i64::MAX),
-                restored: merge.restored(),
-                at_ms: now_ms,
-            };
-            self.worker
-                .progress
-                .show_windows(&plan.name, partition.partition, windows);
+        if now_ms.saturating_sub(self.last_heard_ms) >= HEAR_INTERVAL_MS {
+            self.last_heard_ms = now_ms;
+            self.merges
+                .values()
+                .filter(|merge| !merge.restoring())
+                .for_each(|merge| self.hear(merge, now_ms));
         }
     }
 
-    fn hear(&self, topic: &str, merge: &MergeTask, now_ms: i64) {
+    /// Shows which windows are open; that a shard is here at all, if nobody `asked` yet.
+    pub(super) fn show_windows(&self, merge: &MergeTask, asked: u64, now_ms: i64) {
+        let plan = &self.worker.job.queries[merge.query_index].plan;
+        let fold = merge.fold();
+        let mut windows = ShardWindows {
+            answers: asked,
+            topic: plan.source.topic.clone(),
+            open_count: fold.open_count(),
+            watermark: fold.watermark().clone(),
+            grace_ms: i64::try_from(plan.sink.grace.as_millis()).unwrap_or(i64::MAX),
+            restored: merge.restored(),
+            at_ms: now_ms,
+            ..ShardWindows::default()
+        };
+        if asked > 0 {
+            windows.open = fold.open_windows();
+            windows.open.truncate(MAX_WINDOWS);
+        }
+        self.worker
+            .progress
+            .show_windows(&plan.name, merge.partition.partition, windows);
+    }
+
+    /// Passes on what a shard heard of source partitions.
+    fn hear(&self, merge: &MergeTask, now_ms: i64) {
+        let topic = &self.worker.job.queries[merge.query_index].plan.source.topic;
         let fold = merge.fold();
         for (partition, time) in fold.watermark().partitions() {
             if let Some(position) = fold.ranges().get(partition) {
