@@ -25,7 +25,7 @@ fn brokers_that_are_not_there_are_named() {
     assert_eq!(error.class(), Class::Retry);
     let text = error.to_string();
     assert!(
-        text.contains("127.0.0.1:1") && text.contains("address"),
+        text.contains("127.0.0.1:1") && text.contains("correct log.brokers"),
         "{text}"
     );
 }
