@@ -99,7 +99,9 @@ fn reach(options: &Options, lake: &OpenLake, uploads: &Handle) -> Result<(), Sin
                     && !options.lifecycle.stopping() =>
             {
                 failures += 1;
-                let pause = options.backoff.pause(failures);
+                // The last look is at the deadline, not a long pause behind it.
+                let left = options.start_deadline.saturating_sub(began.elapsed());
+                let pause = options.backoff.pause(failures).min(left);
                 let reason = chain(&error);
                 if failures.is_power_of_two() {
                     tracing::warn!(
