@@ -13,8 +13,16 @@ use runtime::cli::Usage;
 pub fn read(path: &Path) -> Result<Script, Usage> {
     let sql = std::fs::read_to_string(path)
         .with_context(|| format!("the job {} can't be read", path.display()))?;
-    engine::sql::parse(&sql).map_err(|errors| {
+    parse(&sql, &path.display().to_string())
+}
+
+/// The statements of a job whose text is known; `name` says in errors what it is.
+///
+/// # Errors
+/// It is no job; with line and column.
+pub fn parse(sql: &str, name: &str) -> Result<Script, Usage> {
+    engine::sql::parse(sql).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        Usage::new(format!("{}: {}", path.display(), lines.join("; ")))
+        Usage::new(format!("{name}: {}", lines.join("; ")))
     })
 }

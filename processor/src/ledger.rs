@@ -18,18 +18,22 @@ pub struct QueryLedger {
     pub filtered: u64,
     /// Rows without a usable event time.
     pub dead: u64,
+    /// Rows that are in at least one window.
+    pub kept: u64,
     /// Row × window pairs sent on to shards.
     pub assigned: u64,
     /// Row × window pairs merged.
     pub merged: u64,
     /// Row × window pairs that were late.
     pub late: u64,
-    /// Row × window pairs written to partials that the shards have not taken yet.
-    pub in_flight: u64,
     /// Windows closed, over all shards.
     pub closed: u64,
     /// Result rows emitted as final.
     pub emitted: u64,
+    /// Result rows emitted that may still change.
+    pub changes: u64,
+    /// Groups held, of a query without windows.
+    pub groups: u64,
     /// Whether every shard has seen the end of the input.
     pub ended: bool,
     /// Offsets of the source that are taken, by partition.
@@ -78,6 +82,7 @@ pub fn read(
         if let Some(counts) = state.queries.get(place) {
             ledger.filtered += counts.filtered;
             ledger.dead += counts.dead;
+            ledger.kept += counts.kept;
             ledger.assigned += counts.assigned;
         }
     }
@@ -92,8 +97,9 @@ pub fn read(
         ledger.late += state.late;
         ledger.closed += state.closed;
         ledger.emitted += state.emitted;
+        ledger.changes += state.changes;
+        ledger.groups += state.groups;
     }
-    ledger.in_flight = ledger.assigned.saturating_sub(ledger.merged + ledger.late);
     Ok(ledger)
 }
 

@@ -24,14 +24,37 @@ pub struct SourceState {
 
 /// What one query's scan did with the rows of a source partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "StoredCounts")]
 pub struct ScanCounts {
     /// Rows that its WHERE left out.
     pub filtered: u64,
     /// Rows without a usable event time.
     pub dead: u64,
+    /// Rows that are in at least one window.
+    pub kept: u64,
     /// Row × window pairs sent on as partial rows.
     pub assigned: u64,
+}
+
+/// [`ScanCounts`] as they are read: what was committed before rows and pairs were told apart has each row in one window.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredCounts {
+    filtered: u64,
+    dead: u64,
+    kept: Option<u64>,
+    assigned: u64,
+}
+
+impl From<StoredCounts> for ScanCounts {
+    fn from(stored: StoredCounts) -> Self {
+        Self {
+            filtered: stored.filtered,
+            dead: stored.dead,
+            kept: stored.kept.unwrap_or(stored.assigned),
+            assigned: stored.assigned,
+        }
+    }
 }
 
 /// Beside a partials partition's offset: what the shard has taken and given.
@@ -49,6 +72,9 @@ pub struct ShardState {
     /// Result rows emitted that may still change.
     #[serde(default)]
     pub changes: u64,
+    /// Groups held, of a query without windows.
+    #[serde(default)]
+    pub groups: u64,
     /// Ranges that were taken before and skipped.
     pub duplicates: u64,
     /// Whether every source partition has ended, and so every window is closed.
@@ -98,4 +124,23 @@ pub fn decode<T: DeserializeOwned>(metadata: &str) -> Result<T, MetadataError> {
         return Err(MetadataError::Version { found: v });
     }
     Ok(serde_json::from_str::<Versioned<T>>(metadata)?.state)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn counts_of_before_rows_and_pairs_were_told_apart_read_as_one_pair_per_row() {
+        let old = r#"{"v":1,"s":{"filtered":1,"dead":2,"assigned":3}}"#;
+        let counts: ScanCounts = decode(old).unwrap();
+        assert_eq!((counts.kept, counts.assigned), (3, 3));
+        let counts = ScanCounts { kept: 1, ..counts };
+        assert_eq!(
+            decode::<ScanCounts>(&encode(&counts).unwrap()).unwrap(),
+            counts
+        );
+        assert!(decode::<ScanCounts>(&old.replace("dead", "lost")).is_err());
+    }
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use runtime::cli::{Exit, Usage};
 use runtime::config::{Config, LogKind};
 use runtime::connect::{connect_log, connect_registry};
-use sink_opensearch::{Access, open_target};
+use sink_opensearch::{Access, DocumentsFile, open_target};
 
-use super::{Ledger, Subject};
+use super::{Documents, Ledger, Query, Subject};
 
 /// Adds up what every part took and gave, and checks that no row is missing or twice
 ///
@@ -96,15 +96,7 @@ fn subject(args: &AuditArgs, config: &Config) -> anyhow::Result<Subject> {
         )
         .into());
     }
-    let script = crate::job::read(&processor.job)?;
-    let queries = script
-        .inserts
-        .iter()
-        .filter_map(|insert| {
-            let sink = script.sinks.get(&insert.sink)?;
-            Some((insert.sink.clone(), sink.topic.clone()))
-        })
-        .collect();
+    let queries = Query::all(&crate::job::read(&processor.job)?);
     let log = connect_log(&config.log)?;
     let registry = connect_registry(&config.registry)?;
     let lake = if args.no_lake {
@@ -116,8 +108,13 @@ fn subject(args: &AuditArgs, config: &Config) -> anyhow::Result<Subject> {
     let documents = if args.no_documents {
         None
     } else {
-        let target = open_target(&config.sink_opensearch, Access::Read)?;
-        Some((config.sink_opensearch.group.clone(), target))
+        let sink = &config.sink_opensearch;
+        let file = DocumentsFile::from_config(sink).map_err(|error| Usage(error.into()))?;
+        Some(Documents {
+            group: sink.group.clone(),
+            target: open_target(sink, Access::Read)?,
+            topics: sink.topics.iter().map(|name| file.settings(name)).collect(),
+        })
     };
     Ok(Subject {
         log,

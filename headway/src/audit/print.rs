@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Check, Ledger};
+use super::ledger::{Check, Ledger, QueryLedger};
 
 /// Prints the ledger, in colour if asked.
 pub fn print(ledger: &Ledger, colour: bool, out: &mut impl Write) -> io::Result<()> {
@@ -18,27 +18,7 @@ pub fn print(ledger: &Ledger, colour: bool, out: &mut impl Write) -> io::Result<
         ],
     )?;
     for query in &ledger.queries {
-        let counts = &query.counts;
-        line(
-            out,
-            &counts.query,
-            &[
-                ("taken", counts.rows_in),
-                ("filtered", counts.filtered),
-                ("dead", counts.dead + counts.undecodable),
-                ("merged", counts.merged),
-                ("late", counts.late),
-                ("waiting", query.waiting + query.in_flight),
-            ],
-        )?;
-        line(
-            out,
-            "",
-            &[
-                ("windows closed", counts.closed),
-                ("results", counts.emitted),
-            ],
-        )?;
+        print_query(query, out)?;
     }
     if let Some(lake) = &ledger.lake {
         line(
@@ -52,26 +32,69 @@ pub fn print(ledger: &Ledger, colour: bool, out: &mut impl Write) -> io::Result<
             ],
         )?;
     }
-    if let Some(documents) = &ledger.documents {
-        line(
-            out,
-            "documents",
-            &[
-                ("documents", documents.documents),
-                ("dead", documents.dead),
-                ("waiting", documents.waiting),
-            ],
-        )?;
-    }
     for check in &ledger.checks {
         print_check(check, colour, out)?;
     }
-    let (verdict, code) = if ledger.balanced {
-        ("balanced: no row is missing, none is counted twice", "32")
-    } else {
-        ("NOT BALANCED: rows are missing or counted twice", "31")
+    for what in &ledger.unchecked {
+        writeln!(out, "  {} {what}", painted("not checked", "33", colour))?;
+    }
+    let (verdict, code) = match (ledger.balanced, ledger.unchecked.is_empty()) {
+        (true, true) => ("balanced: no row is missing, none is counted twice", "32"),
+        (true, false) => (
+            "balanced, as far as it is checked: no row is missing, none is counted twice",
+            "32",
+        ),
+        (false, _) => ("NOT BALANCED: rows are missing or counted twice", "31"),
     };
     writeln!(out, "{}", painted(verdict, code, colour))
+}
+
+fn print_query(query: &QueryLedger, out: &mut impl Write) -> io::Result<()> {
+    let counts = &query.counts;
+    line(
+        out,
+        &counts.query,
+        &[
+            ("taken", counts.rows_in),
+            ("kept", counts.kept),
+            ("filtered", counts.filtered),
+            ("dead", counts.dead + counts.undecodable),
+            ("waiting", query.waiting),
+        ],
+    )?;
+    // Rows, where each makes one pair; else the pairs are more than the rows.
+    let mut figures = vec![
+        ("merged", counts.merged),
+        ("late", counts.late),
+        ("in flight", query.in_flight),
+    ];
+    if counts.assigned != counts.kept {
+        figures.insert(0, ("pairs with windows", counts.assigned));
+    }
+    line(out, "", &figures)?;
+    let mut figures = match query.windowed {
+        true => vec![
+            ("windows closed", counts.closed),
+            ("results", counts.emitted),
+        ],
+        false => vec![("groups", counts.groups)],
+    };
+    if query.emits_changes {
+        figures.push(("changes", counts.changes));
+    }
+    line(out, "", &figures)?;
+    if let Some(documents) = &query.documents {
+        let mut figures = vec![
+            ("documents", documents.documents),
+            ("dead", documents.dead),
+            ("waiting", documents.waiting),
+        ];
+        if let (true, Some(found)) = (query.windowed, documents.final_documents) {
+            figures.insert(1, ("of them final", found));
+        }
+        line(out, "", &figures)?;
+    }
+    Ok(())
 }
 
 fn line(out: &mut impl Write, part: &str, figures: &[(&str, u64)]) -> io::Result<()> {
@@ -89,7 +112,8 @@ fn print_check(check: &Check, colour: bool, out: &mut impl Write) -> io::Result<
         painted("WRONG", "31", colour)
     };
     let (left, right) = (thousands(check.left), thousands(check.right));
-    writeln!(out, "  {mark} {}: {left} = {right}", check.says)
+    let sign = check.relation.sign();
+    writeln!(out, "  {mark} {}: {left} {sign} {right}", check.says)
 }
 
 fn painted(text: &str, code: &str, colour: bool) -> String {

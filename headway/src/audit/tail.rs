@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::plan::ROWS;
+use arrow::array::{AsArray, Int64Array};
+use arrow::record_batch::RecordBatch;
+use engine::plan::{ROWS, WINDOW_START};
+use engine::window::Window;
 use processor::partial;
 use runtime::log::{Batch, ConsumerOptions, Event, Log, LogError, Offset, TopicPartition};
 use schemas::Registry;
@@ -31,10 +34,11 @@ pub(super) fn records(
 }
 
 /// How many row × window pairs the partials of a query hold that its shards have not taken yet.
-pub(super) fn partial_rows(
+pub(super) fn partial_pairs(
     log: &dyn Log,
     application_id: &str,
     query: &str,
+    window: Window,
 ) -> Result<u64, AuditError> {
     let topic = processor::topics::partials(application_id, query);
     let partitions = partitions(log, &topic)?;
@@ -42,22 +46,25 @@ pub(super) fn partial_rows(
     let starts = partitions
         .into_iter()
         .zip(committed.into_iter().map(|at| at.map_or(0, |at| at.offset)));
-    let mut count = 0;
+    let mut pairs = 0;
     read_to_end(log, starts, |batch| {
         for record in batch.iter() {
-            let Some(rows) = partial::decode_rows(record.value)? else {
-                continue;
-            };
-            let column = rows
-                .column_by_name(ROWS)
-                .ok_or(partial::PartialError::Batches)?;
-            let counts =
-                arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(column.as_ref());
-            count += arrow::compute::sum(counts).map_or(0, |sum| u64::try_from(sum).unwrap_or(0));
+            if let Some(rows) = partial::decode_rows(record.value)? {
+                let (pieces, counts) = (integers(&rows, WINDOW_START)?, integers(&rows, ROWS)?);
+                let counts = counts.values().iter();
+                let counts = counts.map(|count| u64::try_from(*count).unwrap_or(0));
+                pairs += window.pairs(pieces.values().iter().copied().zip(counts));
+            }
         }
         Ok::<(), AuditError>(())
     })?;
-    Ok(count)
+    Ok(pairs)
+}
+
+fn integers<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a Int64Array, AuditError> {
+    let column = rows.column_by_name(name);
+    let integers = column.and_then(|column| column.as_primitive_opt());
+    integers.ok_or_else(|| AuditError::PartialColumn { name: name.into() })
 }
 
 /// The newest position of each input set.

@@ -25,6 +25,7 @@ const NOTE: &str = "headway.json";
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
+    origin: Origin,
     _lock: File,
 }
 
@@ -149,7 +150,11 @@ impl Folder {
         } else {
             write(&note, origin).map_err(failed("its note can't be written"))?;
         }
-        Ok(Self { root, _lock: lock })
+        Ok(Self {
+            root,
+            origin: origin.clone(),
+            _lock: lock,
+        })
     }
 
     /// Opens the folder of a demo that is not running.
@@ -167,6 +172,11 @@ impl Folder {
         }
         let origin = read(&root)?;
         Self::open(&root, &origin)
+    }
+
+    /// What its demo was started with.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The folder itself.

@@ -4,6 +4,7 @@ mod chunks;
 mod folder;
 mod parts;
 mod screen;
+mod sinks;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use sink_opensearch::SqliteTarget;
 
 use crate::audit::{self, Ledger, Subject};
 use folder::{Folder, Origin, Source};
-use parts::{APPLICATION, DOCUMENTS_GROUP, LAKE_GROUP, Parts, QUERY, RESULTS, TRIPS};
+use parts::{APPLICATION, DOCUMENTS_GROUP, LAKE_GROUP, Parts, TRIPS};
 use screen::Screen;
 
 /// The shipped job.
@@ -60,7 +61,7 @@ pub struct DemoArgs {
     /// The mapping of the CSV files: a shipped one's name or a file [default: by the header]
     #[arg(long, value_name = "NAME|FILE", requires = "csv")]
     mapping: Option<String>,
-    /// A job in place of the shipped one; it must write trip_statistics
+    /// A job in place of the shipped one; it reads the topic trips, and the results of its queries become documents
     #[arg(long, value_name = "FILE")]
     job: Option<PathBuf>,
     /// How many partitions the topic of trips has
@@ -211,18 +212,23 @@ fn subject(
     let lake = LocalFileSystem::new_with_prefix(folder.lake())
         .with_context(|| format!("the lake {} can't be opened", folder.lake().display()))?;
     let documents = SqliteTarget::open_to_read(folder.documents())?;
+    let script = parts::script(folder.origin())?;
     Ok(Subject {
         log,
         registry,
         topic: TRIPS.into(),
         application_id: APPLICATION.into(),
-        queries: vec![(QUERY.into(), RESULTS.into())],
+        queries: audit::Query::all(&script),
         lake: Some((
             LAKE_GROUP.into(),
             Arc::new(lake),
             object_store::path::Path::default(),
         )),
-        documents: Some((DOCUMENTS_GROUP.into(), Arc::new(documents))),
+        documents: Some(audit::Documents {
+            group: DOCUMENTS_GROUP.into(),
+            target: Arc::new(documents),
+            topics: sinks::documents(&script)?,
+        }),
     })
 }
 

@@ -6,26 +6,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use engine::sql::Script;
 use processor::job::JobOptions;
 use processor::worker::WorkerOptions;
+use runtime::cli::Usage;
 use runtime::clock::SystemClock;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions, Heartbeats};
-use runtime::log::{Log, TopicPartition, TopicSpec};
+use runtime::log::{Log, TopicPartition};
 use schemas::{EmbeddedRegistry, Registry, shipped, value_subject};
-use sink_opensearch::{DocumentsFile, SqliteTarget};
+use sink_opensearch::SqliteTarget;
 use sink_s3::{FlushOptions, Layout, Location, TopicOptions};
 
 use super::folder::{Folder, Origin};
 use super::screen::Figures;
 use super::{DemoArgs, source};
+use crate::audit::Query;
 
 /// The topic of trips.
 pub const TRIPS: &str = "trips";
-/// The topic of results.
-pub const RESULTS: &str = "trip_statistics";
-/// The query's name: its sink's.
-pub const QUERY: &str = "trip_statistics";
+/// The topic of the shipped job's results.
+const RESULTS: &str = "trip_statistics";
 /// The processor's application id.
 pub const APPLICATION: &str = "taxi";
 /// The group of sink-s3.
@@ -34,8 +35,6 @@ pub const LAKE_GROUP: &str = "sink-s3";
 pub const DOCUMENTS_GROUP: &str = "sink-opensearch";
 /// What masked coordinates are moved by: no secret, as nothing in a demo is.
 const MASK_SALT: &[u8] = b"headway-demo";
-/// How records become documents.
-const DOCUMENTS: &str = include_str!("../../../sinks/opensearch/documents/taxi.toml");
 /// How many rows a second a demo shows, where nothing else is said.
 const VISIBLE_RATE: f64 = 2000.0;
 
@@ -45,6 +44,7 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     /// The registry they share.
     pub registry: Arc<dyn Registry>,
+    queries: Vec<Query>,
     running: Vec<Part>,
     producer: Arc<producer::Progress>,
     processor: Arc<processor::progress::Progress>,
@@ -71,13 +71,14 @@ impl Parts {
 
     /// Opens what the parts share, creates topics, registers schemas, and starts them.
     pub fn start(folder: &Folder, origin: &Origin, args: &DemoArgs) -> anyhow::Result<Self> {
+        let script = script(origin)?;
         let options = EmbeddedOptions {
             heartbeats: Heartbeats::ByLife,
             ..EmbeddedOptions::default()
         };
         let log: Arc<dyn Log> = EmbeddedLog::open(&folder.log(), options)?;
         let registry: Arc<dyn Registry> = Arc::new(EmbeddedRegistry::open(&folder.registry())?);
-        setup(log.as_ref(), registry.as_ref(), origin)?;
+        setup(log.as_ref(), registry.as_ref(), origin, &script)?;
 
         let metrics = prometheus::Registry::new();
         let edges = runtime::metrics::Metrics::new(&metrics)?;
@@ -141,13 +142,12 @@ impl Parts {
         lake.spill_dir = folder.root().join("spill");
 
         let target = Arc::new(SqliteTarget::open(folder.documents())?);
-        let settings = toml::from_str::<DocumentsFile>(DOCUMENTS)?.settings(RESULTS);
         let mut documents = sink_opensearch::Options::new(
             Arc::clone(&log),
             Arc::clone(&registry),
             target,
             DOCUMENTS_GROUP,
-            vec![settings],
+            super::sinks::documents(&script)?,
             &metrics,
             edges,
         )?;
@@ -160,9 +160,10 @@ impl Parts {
             processor: Arc::clone(&processor.progress),
             lake: Arc::clone(&lake.progress),
             documents: Arc::clone(&documents.progress),
+            queries: Query::all(&script),
             running: Vec::new(),
         };
-        // The job is checked before anything is sent.
+        // The job is checked before anything is sent; this also creates the topics that it writes.
         processor::job::Job::load(parts.log.as_ref(), &parts.registry, processor.job.clone())?;
         let lifecycle = producer.lifecycle.clone();
         parts.spawn("the producer", lifecycle, move || {
@@ -252,16 +253,27 @@ impl Parts {
         result
     }
 
-    /// Whether the processor has taken every trip on the log, and every partial row.
+    /// Whether the processor has taken every record on the log that its queries read, and every partial row.
     pub fn processor_is_level(&self) -> anyhow::Result<bool> {
-        let partials = processor::topics::partials(APPLICATION, QUERY);
-        Ok(self.is_level(APPLICATION, TRIPS)? && self.is_level(APPLICATION, &partials)?)
+        for query in &self.queries {
+            let partials = processor::topics::partials(APPLICATION, &query.name);
+            if !(self.is_level(APPLICATION, &query.source_topic)?
+                && self.is_level(APPLICATION, &partials)?)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the sinks have read everything on the log. What sink-s3 has gathered it writes when it is stopped.
     pub fn sinks_are_level(&self) -> anyhow::Result<bool> {
-        let read = self.lake.counts().read;
-        Ok(read >= self.producer.delivered() && self.is_level(DOCUMENTS_GROUP, RESULTS)?)
+        for query in &self.queries {
+            if !self.is_level(DOCUMENTS_GROUP, &query.sink_topic)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.lake.counts().read >= self.producer.delivered())
     }
 
     fn is_level(&self, group: &str, topic: &str) -> anyhow::Result<bool> {
@@ -282,16 +294,34 @@ impl Parts {
         Ok(true)
     }
 
+    /// How many groups the queries without windows hold. (A shard counts them where others count open windows.)
+    fn groups(&self) -> u64 {
+        let unbounded = |name: &str| {
+            self.queries
+                .iter()
+                .any(|query| query.name == name && !query.window.is_bounded())
+        };
+        let shards = self.processor.shards();
+        let of = shards.iter().filter(|((query, _), _)| unbounded(query));
+        of.map(|(_, shard)| shard.open).sum()
+    }
+
     /// How far everything is.
     pub fn figures(&self) -> Figures {
         let processor = self.processor.totals();
         let lake = self.lake.counts();
         let documents = self.documents.snapshot();
+        let groups = self
+            .queries
+            .iter()
+            .any(|query| !query.window.is_bounded())
+            .then(|| self.groups());
         Figures {
             rows: self.producer.read() + self.producer.in_hand(),
             watermark: processor.watermark,
             closed: processor.closed,
-            open: processor.open,
+            open: processor.open.saturating_sub(groups.unwrap_or(0)),
+            groups,
             late: processor.late,
             dead: self.producer.rejected() + processor.dead + lake.dead + documents.dead,
             lake: lake.rows,
@@ -301,12 +331,23 @@ impl Parts {
     }
 }
 
+/// The statements of a demo's job.
+pub fn script(origin: &Origin) -> anyhow::Result<Script> {
+    crate::job::parse(&origin.job, "the job").map_err(|Usage(error)| error)
+}
+
 /// Creates the topics and registers the schemas that the parts share.
-fn setup(log: &dyn Log, registry: &dyn Registry, origin: &Origin) -> anyhow::Result<()> {
+fn setup(
+    log: &dyn Log,
+    registry: &dyn Registry,
+    origin: &Origin,
+    script: &Script,
+) -> anyhow::Result<()> {
     producer::setup_topics(log, TRIPS, origin.partitions, Default::default())?;
-    log.create_topic(&TopicSpec::new(RESULTS, origin.partitions))?;
     registry.register(&value_subject(TRIPS), shipped::TAXI_TRIP)?;
-    registry.register(&value_subject(RESULTS), shipped::TRIP_STATISTICS)?;
+    if script.sinks.values().any(|sink| sink.topic == RESULTS) {
+        registry.register(&value_subject(RESULTS), shipped::TRIP_STATISTICS)?;
+    }
     Ok(())
 }
 

@@ -21,7 +21,9 @@ pub struct Figures {
     pub closed: u64,
     /// Windows open.
     pub open: u64,
-    /// Rows that were late.
+    /// Groups held by queries without windows; `None` if the job has none.
+    pub groups: Option<u64>,
+    /// Row × window pairs that were late.
     pub late: u64,
     /// Dead letters, of all parts.
     pub dead: u64,
@@ -80,8 +82,12 @@ fn text(figures: &Figures, rate: f64) -> String {
             figures.restored * 100.0
         );
     }
+    let groups = figures
+        .groups
+        .map(|groups| format!(" | groups {}", thousands(groups)))
+        .unwrap_or_default();
     format!(
-        "rows {} ({}/s) | watermark {} | windows closed {} open {} | late {} | dead {} | lake {} | documents {}",
+        "rows {} ({}/s) | watermark {} | windows closed {} open {}{groups} | late {} | dead {} | lake {} | documents {}",
         thousands(figures.rows),
         thousands(rate as u64),
         watermark(figures.watermark),
@@ -116,6 +122,7 @@ mod tests {
             watermark: Some(1_451_624_400_000),
             closed: 7,
             open: 2,
+            groups: None,
             late: 3,
             dead: 4,
             lake: 12_000,
@@ -126,5 +133,10 @@ mod tests {
             text(&figures, 2000.4),
             "rows 12,345 (2,000/s) | watermark 2016-01-01 05:00:00Z | windows closed 7 open 2 | late 3 | dead 4 | lake 12,000 | documents 14"
         );
+        let figures = Figures {
+            groups: Some(1_200),
+            ..figures
+        };
+        assert!(text(&figures, 0.0).contains("open 2 | groups 1,200 | late 3"));
     }
 }

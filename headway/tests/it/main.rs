@@ -1,6 +1,7 @@
 //! The binary as a user runs it, held against a naive fold.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod accounting;
 mod binaries;
 mod kill;
 mod oracle;

@@ -58,6 +58,8 @@ pub struct Scanned {
     pub rows_in: u64,
     /// How many of them the job's WHERE left out.
     pub filtered: u64,
+    /// How many rows are in the partial rows: each is in at least one window.
+    pub kept: u64,
     /// How many row × window pairs are in the partial rows: a row is in several hopping windows.
     pub assigned: u64,
     /// The rows that could not be read, in their order.

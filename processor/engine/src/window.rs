@@ -87,6 +87,22 @@ impl Window {
             .take_while(move |start| *start <= last)
     }
 
+    /// How many row × window pairs rows make that are in these pieces of event time, each given by its own start, with
+    /// the number of its rows: a row is in several hopping windows, and else in one.
+    pub fn pairs(self, pieces: impl IntoIterator<Item = (i64, u64)>) -> u64 {
+        let (mut pairs, mut last) = (0, None);
+        for (start, rows) in pieces {
+            let windows = match (self, last) {
+                (Self::Hopping { .. }, Some((same, windows))) if same == start => windows,
+                (Self::Hopping { .. }, _) => self.starts_over(start).count() as u64,
+                _ => 1,
+            };
+            last = Some((start, windows));
+            pairs += windows * rows;
+        }
+        pairs
+    }
+
     /// The window in one line, as it stands in a fingerprint.
     pub(crate) fn text(self) -> String {
         match self {
@@ -111,6 +127,24 @@ fn gcd(mut a: i64, mut b: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_makes_a_pair_with_each_window_that_it_is_in() {
+        let hourly = Window::Tumbling { size_ms: 60 };
+        assert_eq!(hourly.pairs([(0, 3), (60, 4)]), 7);
+        assert_eq!(Window::Session { gap_ms: 5 }.pairs([(17, 3)]), 3);
+        let forever = Window::Unbounded { ttl_ms: None };
+        assert_eq!(forever.pairs([(0, 2), (0, 9)]), 11);
+        // Panes of 5: every second one is in three windows of 25, the others in two.
+        let hopping = Window::Hopping {
+            size_ms: 25,
+            step_ms: 10,
+        };
+        assert_eq!(
+            hopping.pairs([(0, 1), (0, 1), (5, 10), (10, 100)]),
+            3 * 102 + 2 * 10
+        );
+    }
 
     #[test]
     fn a_pane_is_part_of_exactly_the_windows_that_cover_it() {

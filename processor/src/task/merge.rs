@@ -213,7 +213,7 @@ impl MergeTask {
 
     /// What the shard has taken and given.
     pub fn state(&self) -> ShardState {
-        self.live.state()
+        self.live.state(self.query.plan.window.is_bounded())
     }
 
     /// The fold, to be looked at.
@@ -242,8 +242,9 @@ impl MergeTask {
 }
 
 impl Progress {
-    fn state(&self) -> ShardState {
+    fn state(&self, bounded: bool) -> ShardState {
         let counts = self.fold.counts();
+        let groups = if bounded { 0 } else { self.fold.open_count() };
         ShardState {
             merged: counts.merged,
             late: counts.late,
@@ -251,6 +252,7 @@ impl Progress {
             duplicates: counts.duplicates,
             emitted: self.emitted,
             changes: self.changes,
+            groups: groups as u64,
             ended: self.fold.watermark().ended(),
         }
     }

@@ -272,6 +272,7 @@ impl ScanTask {
                 .scan(std::slice::from_ref(&input))?;
             range.counts.filtered += scanned.filtered;
             range.counts.dead += scanned.dead.len() as u64;
+            range.counts.kept += scanned.kept;
             range.counts.assigned += scanned.assigned;
             if scanned.partial.num_rows() > 0 {
                 range.partials.push(scanned.partial);
@@ -491,6 +492,7 @@ impl ScanTask {
         for (total, range) in self.state.queries.iter_mut().zip(&self.range.queries) {
             total.filtered += range.counts.filtered + self.range.tombstones;
             total.dead += range.counts.dead;
+            total.kept += range.counts.kept;
             total.assigned += range.counts.assigned;
         }
         Ok(Some((outgoing, self.next)))

@@ -21,7 +21,7 @@ pub use document::{Document, IndexPattern, Layout, MAX_ID_BYTES, PatternError, R
 pub use ledger::{Counted, Ledger, LedgerError, ReadLedgerError, read_ledger};
 pub use mapping::{MappingError, Template};
 pub use metrics::Metrics;
-pub use settings::{DocumentsFile, GeoPoint, SettingsError, TopicSettings};
+pub use settings::{DocumentsFile, DocumentsFileError, GeoPoint, SettingsError, TopicSettings};
 pub use start::{check_start, schema_of, wait_for};
 pub use target::{
     Access, BulkOptions, BulkTarget, Change, Credentials, Outcome, Pacing, PacingOptions, Remedy,

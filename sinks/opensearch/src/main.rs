@@ -1,6 +1,5 @@
 //! The binary: sink-opensearch as a process of its own.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -194,19 +193,6 @@ fn print_templates(config: &Config) -> anyhow::Result<Exit> {
 
 /// The settings of the topics to write.
 fn topics(sink: &SinkOpenSearchConfig) -> anyhow::Result<Vec<TopicSettings>> {
-    let file = match sink.documents.to_str() {
-        Some("") => DocumentsFile::default(),
-        Some("taxi") => toml::from_str(DocumentsFile::TAXI)?,
-        _ => read(&sink.documents).with_context(|| {
-            format!(
-                "sink_opensearch.documents: the file {} can't be used (shipped is: taxi)",
-                sink.documents.display()
-            )
-        })?,
-    };
+    let file = DocumentsFile::from_config(sink)?;
     Ok(sink.topics.iter().map(|name| file.settings(name)).collect())
-}
-
-fn read(path: &Path) -> anyhow::Result<DocumentsFile> {
-    Ok(toml::from_str(&std::fs::read_to_string(path)?)?)
 }

@@ -1,6 +1,9 @@
 //! What the user says of a topic: how its records become documents.
 
+use std::path::PathBuf;
+
 use chrono_tz::Tz;
+use runtime::config::SinkOpenSearchConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -133,14 +136,51 @@ pub struct DocumentsFile {
     topic: Vec<TopicSettings>,
 }
 
+/// A file of settings that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("sink_opensearch.documents: the file {} can't be used (shipped is: taxi)", path.display())]
+pub struct DocumentsFileError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
 impl DocumentsFile {
     /// The file for the taxi pipeline, as it is shipped.
     pub const TAXI: &str = include_str!("../documents/taxi.toml");
 
+    /// The file that `[sink_opensearch]` names: a shipped one, one of the user's, or none, which describes no topic.
+    ///
+    /// # Errors
+    /// A file that can't be read, or holds something else.
+    pub fn from_config(config: &SinkOpenSearchConfig) -> Result<Self, DocumentsFileError> {
+        let path = &config.documents;
+        let read = || -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+            let text = match path.to_str() {
+                Some("") => return Ok(Self::default()),
+                Some("taxi") => Self::TAXI.to_owned(),
+                _ => std::fs::read_to_string(path)?,
+            };
+            Ok(toml::from_str(&text)?)
+        };
+        read().map_err(|source| DocumentsFileError {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// The settings of a topic, if the file names it.
+    pub fn named(&self, topic: &str) -> Option<&TopicSettings> {
+        self.topic.iter().find(|settings| settings.topic == topic)
+    }
+
     /// The settings of a topic; those of a topic that the file does not name make each record a document of its own.
     pub fn settings(&self, topic: &str) -> TopicSettings {
-        let named = self.topic.iter().find(|settings| settings.topic == topic);
-        named.cloned().unwrap_or_else(|| TopicSettings::new(topic))
+        self.named(topic)
+            .cloned()
+            .unwrap_or_else(|| TopicSettings::new(topic))
     }
 }
 

@@ -9,7 +9,7 @@ use arrow::array::{
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{FilterBuilder, FilterPredicate, prep_null_mask_filter};
 use arrow::datatypes::{
-    DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -18,7 +18,6 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::groups::{Evaluated, Fragments, Groups, check_columns};
 use super::{DeadRow, Scanned};
-use crate::window::Window;
 
 /// The zone of window_start and window_end, as arrow-avro names it.
 pub(super) const UTC: &str = "+00:00";
@@ -69,6 +68,7 @@ impl Fragments {
             partial: RecordBatch::new_empty(Arc::clone(partial)),
             rows_in: 0,
             filtered: 0,
+            kept: 0,
             assigned: 0,
             dead: Vec::new(),
         };
@@ -147,10 +147,7 @@ impl Fragments {
         let keep = BooleanArray::from(keep);
         let filter = FilterBuilder::new(&keep).optimize().build();
         let starts = filter.filter(&Int64Array::from(starts))?;
-        let starts = starts
-            .as_primitive::<arrow::datatypes::Int64Type>()
-            .values()
-            .clone();
+        let starts = starts.as_primitive::<Int64Type>().values().clone();
         let batch = self.with_windows(&filter.filter_record_batch(batch)?, &starts)?;
         Ok(Rows {
             batch,
@@ -205,23 +202,6 @@ impl Fragments {
         Ok(RecordBatch::try_new(Arc::clone(&self.windowed), columns)?)
     }
 
-    /// How many row × window pairs rows of these panes make.
-    fn pairs(&self, panes: &Int64Array) -> u64 {
-        let Window::Hopping { .. } = self.window else {
-            return panes.len() as u64;
-        };
-        let (mut pairs, mut last) = (0, None);
-        for &pane in panes.values() {
-            let windows = match last {
-                Some((same, windows)) if same == pane => windows,
-                _ => self.window.starts_over(pane).count() as u64,
-            };
-            last = Some((pane, windows));
-            pairs += windows;
-        }
-        pairs
-    }
-
     /// Evaluates and aggregates rows. If an expression fails on some, they are halved until the ones that it fails
     /// on stand alone: these are dead.
     fn aggregate(&self, rows: &Rows, groups: &mut Groups<'_>, scanned: &mut Scanned) -> Result<()> {
@@ -234,7 +214,9 @@ impl Fragments {
             Ok(Some(evaluated)) => {
                 let kept = evaluated.groups[0].len();
                 scanned.filtered += (count - kept) as u64;
-                scanned.assigned += self.pairs(evaluated.groups[0].as_primitive());
+                let panes = evaluated.groups[0].as_primitive::<Int64Type>().values();
+                scanned.kept += kept as u64;
+                scanned.assigned += self.window.pairs(panes.iter().map(|pane| (*pane, 1)));
                 groups.update(&evaluated)?;
             }
             Err(error) if !of_a_row(&error) => return Err(error),

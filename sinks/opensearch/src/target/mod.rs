@@ -179,9 +179,9 @@ pub trait Target: Send + Sync {
     /// When nothing is known of the documents. [`TargetError::remedy`] says what to do.
     fn write(&self, documents: &[&Document]) -> Result<Vec<Outcome>, TargetError>;
 
-    /// How many documents there are in the indices whose names match `pattern`, in which `*` stands for any text.
-    /// Everything stored before the call is counted.
-    fn count(&self, pattern: &str) -> Result<u64, TargetError>;
+    /// How many documents there are in the indices whose names match `pattern`, in which `*` stands for any text; with
+    /// `only`, those in which the boolean field of this name is true. Everything stored before the call is counted.
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError>;
 
     /// Its address or path, without credentials, for people.
     fn name(&self) -> &str;

@@ -245,12 +245,13 @@ impl Target for SqliteTarget {
         self.store(documents).map_err(|error| self.error(&error))
     }
 
-    fn count(&self, pattern: &str) -> Result<u64, TargetError> {
-        let sql = "SELECT count(*) FROM documents WHERE index_name GLOB ?1";
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError> {
+        let sql = "SELECT count(*) FROM documents WHERE index_name GLOB ?1 AND (?2 IS NULL OR json_extract(body, ?2) = 1)";
+        let field = only.map(|name| format!("$.\"{name}\""));
         self.read(|connection| {
             connection
                 .prepare_cached(sql)?
-                .query_row([pattern], |row| row.get(0))
+                .query_row(params![pattern, field], |row| row.get(0))
         })
     }
 
@@ -321,9 +322,9 @@ mod tests {
         assert_eq!(target.counts().unwrap(), counts);
         assert_eq!(
             (
-                target.count("a-*").unwrap(),
-                target.count("b").unwrap(),
-                target.count("c*").unwrap()
+                target.count("a-*", None).unwrap(),
+                target.count("b", None).unwrap(),
+                target.count("c*", None).unwrap()
             ),
             (2, 1, 0)
         );
@@ -335,6 +336,24 @@ mod tests {
             .map(|d| d.index)
             .collect();
         assert_eq!(ids, ["a-2016.01", "a-2016.02"]);
+    }
+
+    #[test]
+    fn documents_are_counted_by_a_field_that_is_true() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = SqliteTarget::open(folder.path().join("d")).unwrap();
+        let documents: Vec<Document> = [r#"{"done":true}"#, r#"{"done":false}"#, r#"{"v":1}"#]
+            .into_iter()
+            .enumerate()
+            .map(|(at, source)| Document {
+                source: source.into(),
+                ..document("a", &at.to_string(), 1)
+            })
+            .collect();
+        write(&target, &documents);
+        assert_eq!(target.count("a", None).unwrap(), 3);
+        assert_eq!(target.count("a", Some("done")).unwrap(), 1);
+        assert_eq!(target.count("a", Some("none")).unwrap(), 0);
     }
 
     #[test]

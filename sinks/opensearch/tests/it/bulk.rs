@@ -70,7 +70,10 @@ fn documents_are_stored_with_external_versions_and_a_conflict_is_success() {
     assert_eq!(server.bulks().len(), 2, "nothing is sent for no document");
     assert_eq!(server.documents()[0].source["version"], 4);
     assert_eq!(
-        (target.count("i-*").unwrap(), target.count("j-*").unwrap()),
+        (
+            target.count("i-*", None).unwrap(),
+            target.count("j-*", None).unwrap()
+        ),
         (2, 0)
     );
 }

@@ -140,8 +140,8 @@ impl Target for Dying {
         }
     }
 
-    fn count(&self, pattern: &str) -> Result<u64, TargetError> {
-        self.inner.count(pattern)
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError> {
+        self.inner.count(pattern, only)
     }
 
     fn name(&self) -> &str {

@@ -30,8 +30,8 @@ impl Target for Switched {
         self.inner.write(documents)
     }
 
-    fn count(&self, pattern: &str) -> Result<u64, TargetError> {
-        self.inner.count(pattern)
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError> {
+        self.inner.count(pattern, only)
     }
 
     fn name(&self) -> &str {

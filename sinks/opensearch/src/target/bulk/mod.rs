@@ -173,10 +173,14 @@ impl Target for BulkTarget {
             .collect()
     }
 
-    fn count(&self, pattern: &str) -> Result<u64, TargetError> {
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError> {
         let path = |what: &str| format!("/{pattern}/{what}?ignore_unavailable=true");
         let _: Ignored = self.client.call(Method::Post, &path("_refresh"), None)?;
-        let count: Count = self.client.call(Method::Get, &path("_count"), None)?;
+        let only = only.map(|field| {
+            let query = serde_json::json!({"query": {"term": {field: true}}});
+            query.to_string().into_bytes()
+        });
+        let count: Count = self.client.call(Method::Post, &path("_count"), only)?;
         if count.shards.failed > 0 {
             let detail = format!("{} shards did not answer to a count", count.shards.failed);
             return Err(TargetError::Unreachable {

@@ -86,7 +86,41 @@ fn each_document_of_a_bulk_has_the_outcome_that_the_server_gives_it() {
     assert_eq!(stored.len(), 2);
     assert_eq!(stored.values().map(|one| one.version).max(), Some(6));
     let pattern = format!("{}-*", server.name);
-    assert_eq!(target.count(&pattern).unwrap(), 2);
+    assert_eq!(target.count(&pattern, None).unwrap(), 2);
+}
+
+#[test]
+fn documents_are_counted_by_a_field_that_is_true() {
+    let Some(server) = Server::find("documents::counted") else {
+        return;
+    };
+    let version = r#"{"name": "version", "type": "long"}"#;
+    let schema = crate::support::SCHEMA.replace(
+        version,
+        &format!(r#"{version}, {{"name": "is_final", "type": "boolean"}}"#),
+    );
+    let (target, settings) = (server.target(), server.settings());
+    target.setup(&settings, &schema, true).unwrap();
+    target.prepare(&settings, &schema).unwrap();
+    let document = |id: &str, index: &str, is_final: bool| Document {
+        index: format!("{}-{index}", server.name).into(),
+        id: id.into(),
+        version: 1,
+        source: json!({ "is_final": is_final }).to_string().into_bytes(),
+    };
+    let documents = [
+        document("a", "2016.01", true),
+        document("b", "2016.01", false),
+        document("c", "2016.02", true),
+    ];
+    let outcomes = target.write(&documents.iter().collect::<Vec<_>>()).unwrap();
+    assert_eq!(
+        outcomes,
+        [Outcome::Stored, Outcome::Stored, Outcome::Stored]
+    );
+    let pattern = format!("{}-*", server.name);
+    assert_eq!(target.count(&pattern, None).unwrap(), 3);
+    assert_eq!(target.count(&pattern, Some("is_final")).unwrap(), 2);
 }
 
 /// Puts an unknown field into every fifth version.
@@ -112,8 +146,8 @@ impl Target for Spoiling {
         self.0.write(&spoilt.iter().collect::<Vec<_>>())
     }
 
-    fn count(&self, pattern: &str) -> Result<u64, TargetError> {
-        self.0.count(pattern)
+    fn count(&self, pattern: &str, only: Option<&str>) -> Result<u64, TargetError> {
+        self.0.count(pattern, only)
     }
 
     fn name(&self) -> &str {

@@ -1,0 +1,141 @@
+//! A query's part: what it took of its topic, and what became of it in the shards.
+
+use std::collections::BTreeMap;
+
+use engine::sql::{Emit, Script};
+use engine::window::Window;
+
+use super::ledger::{Ledger, QueryLedger};
+use super::{AuditError, Subject, partitions, tail};
+
+/// A query of the job that is audited.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Its name.
+    pub name: String,
+    /// The topic that it reads.
+    pub source_topic: String,
+    /// Its place among the job's queries of that topic.
+    pub place: usize,
+    /// How it cuts event time.
+    pub window: Window,
+    /// When its results are written.
+    pub emit: Emit,
+    /// Whether it has a HAVING, so that not every group has a result.
+    pub having: bool,
+    /// The topic of its results.
+    pub sink_topic: String,
+    /// The columns that tell its results apart.
+    pub key: Vec<String>,
+}
+
+impl Query {
+    /// The queries of a job, in its order.
+    pub fn all(script: &Script) -> Vec<Self> {
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut queries = Vec::new();
+        for insert in &script.inserts {
+            // A script that was parsed names no source and no sink that it does not declare.
+            let (Some(source), Some(sink)) = (
+                script.sources.get(&insert.source),
+                script.sinks.get(&insert.sink),
+            ) else {
+                continue;
+            };
+            let place = places.entry(&source.topic).or_default();
+            queries.push(Self {
+                name: insert.sink.clone(),
+                source_topic: source.topic.clone(),
+                place: *place,
+                window: insert.window.unwrap_or(Window::Unbounded {
+                    ttl_ms: sink
+                        .state_ttl
+                        .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
+                }),
+                emit: sink.emit,
+                having: insert.clauses().having.is_some(),
+                sink_topic: sink.topic.clone(),
+                key: sink.key.clone(),
+            });
+            *place += 1;
+        }
+        queries
+    }
+}
+
+/// Adds the part of every query, and its equations.
+pub(super) fn add(ledger: &mut Ledger, subject: &Subject) -> Result<(), AuditError> {
+    ledger.queries = subject
+        .queries
+        .iter()
+        .map(|query| part(subject, query))
+        .collect::<Result<_, _>>()?;
+    for (query, part) in subject.queries.iter().zip(ledger.queries.clone()) {
+        let name = &query.name;
+        let counts = &part.counts;
+        match written_to(ledger, subject, &query.source_topic) {
+            Some((what, written)) => ledger.equal(
+                format!("{name}: {what} = taken + waiting"),
+                written,
+                counts.rows_in + part.waiting,
+            ),
+            None => ledger.unchecked.push(format!(
+                "{name}: whether it took all of {}: neither the producer nor a query of the job writes that topic",
+                query.source_topic
+            )),
+        }
+        ledger.equal(
+            format!("{name}: taken = kept + filtered + dead"),
+            counts.rows_in,
+            counts.kept + counts.filtered + counts.dead + counts.undecodable,
+        );
+        ledger.equal(
+            format!("{name}: assigned = merged + late + in flight"),
+            counts.assigned,
+            counts.merged + counts.late + part.in_flight,
+        );
+    }
+    Ok(())
+}
+
+fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
+    let log = subject.log.as_ref();
+    let counts = processor::ledger::read(
+        log,
+        &subject.application_id,
+        &query.name,
+        &query.source_topic,
+        query.place,
+    )?;
+    let offsets = counts.source_offsets.iter().copied();
+    let starts = partitions(log, &query.source_topic)?
+        .into_iter()
+        .zip(offsets.chain(std::iter::repeat(0)));
+    let waiting = tail::records(log, starts)?;
+    let in_flight = tail::partial_pairs(log, &subject.application_id, &query.name, query.window)?;
+    Ok(QueryLedger {
+        counts,
+        source: query.source_topic.clone(),
+        sink: query.sink_topic.clone(),
+        windowed: query.window.is_bounded(),
+        emits_changes: query.emit == Emit::Changes,
+        waiting,
+        in_flight,
+        documents: None,
+    })
+}
+
+/// How many records were written to a topic, as those say who write it, and what these are called in an equation.
+fn written_to(ledger: &Ledger, subject: &Subject, topic: &str) -> Option<(String, u64)> {
+    let mut terms = Vec::new();
+    let mut written = 0;
+    if topic == subject.topic {
+        terms.push("delivered".to_owned());
+        written += ledger.producer.delivered;
+    }
+    for query in ledger.queries.iter().filter(|query| query.sink == topic) {
+        terms.push(format!("results of {}", query.counts.query));
+        written += query.counts.emitted + query.counts.changes;
+    }
+    (!terms.is_empty()).then(|| (terms.join(" + "), written))
+}
