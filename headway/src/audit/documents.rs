@@ -130,6 +130,11 @@ struct Equations<'a> {
 impl Equations<'_> {
     fn add(&self, ledger: &mut Ledger) {
         let (name, part) = (&self.query.name, self.part);
+        if self.query.window.is_none() {
+            self.records(ledger);
+            self.rows(ledger);
+            return;
+        }
         if !self.one_document_each() {
             self.records(ledger);
             self.no_more_than_stored(ledger);
@@ -146,7 +151,7 @@ impl Equations<'_> {
                 self.emitted,
                 part.documents + part.dead + part.waiting,
             ),
-            (Emit::Changes, Window::Unbounded { ttl_ms }) => {
+            (Emit::Changes, Some(Window::Unbounded { ttl_ms })) => {
                 self.records(ledger);
                 self.groups(ledger, ttl_ms.is_some());
             }
@@ -166,11 +171,12 @@ impl Equations<'_> {
     /// Every record that was written is stored, dead or waiting: documents are its versions.
     fn records(&self, ledger: &mut Ledger) {
         let part = self.part;
+        let written = match self.query.emit {
+            Emit::Final => "results",
+            Emit::Changes => "changes + final results",
+        };
         ledger.equal(
-            format!(
-                "{}: changes + final results = stored + dead + waiting",
-                self.query.name
-            ),
+            format!("{}: {written} = stored + dead + waiting", self.query.name),
             self.changes + self.emitted,
             part.stored + part.dead + part.waiting,
         );
@@ -212,6 +218,24 @@ impl Equations<'_> {
                 found,
             );
         }
+    }
+
+    /// Rows are told apart by nothing but what the job calls their key: several may share a document.
+    fn rows(&self, ledger: &mut Ledger) {
+        let (name, part) = (&self.query.name, self.part);
+        if self.settings.keys.is_empty() {
+            ledger.equal(
+                format!("{name}: documents = stored"),
+                part.documents,
+                part.stored,
+            );
+            return;
+        }
+        self.no_more_than_stored(ledger);
+        ledger.unchecked.push(format!(
+            "{name}: how many documents there must be: rows with the same {} share one",
+            self.settings.keys.join(", ")
+        ));
     }
 
     /// Groups without windows have no final results: there is a document for each group, once all records are there.

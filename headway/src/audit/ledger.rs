@@ -42,8 +42,8 @@ pub struct QueryLedger {
     pub source: String,
     /// The topic of its results.
     pub sink: String,
-    /// Whether its results are of windows.
-    pub windowed: bool,
+    /// What its results are of.
+    pub results_of: ResultsOf,
     /// Whether its results are written whenever they change, and not only once.
     pub emits_changes: bool,
     /// Records on the topic that it has not taken yet.
@@ -52,6 +52,19 @@ pub struct QueryLedger {
     pub in_flight: u64,
     /// What became of its results, where they become documents.
     pub documents: Option<DocumentsLedger>,
+}
+
+/// What a query has results of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultsOf {
+    /// The groups of each window.
+    #[default]
+    Windows,
+    /// Groups without windows.
+    Groups,
+    /// Rows, one by one.
+    Rows,
 }
 
 /// What sink-s3 took and gave.

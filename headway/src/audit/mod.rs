@@ -35,8 +35,8 @@ use schemas::Registry;
 
 pub use command::{AuditArgs, exit, report, run};
 pub use documents::Documents;
-pub use ledger::Ledger;
 use ledger::{LakeLedger, ProducerLedger};
+pub use ledger::{Ledger, ResultsOf};
 pub use print::{print, thousands};
 pub use queries::Query;
 

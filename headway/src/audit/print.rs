@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::ledger::{Check, Ledger, QueryLedger};
+use super::ledger::{Check, Ledger, QueryLedger, ResultsOf};
 
 /// Prints the ledger, in colour if asked.
 pub fn print(ledger: &Ledger, colour: bool, out: &mut impl Write) -> io::Result<()> {
@@ -71,13 +71,16 @@ fn print_query(query: &QueryLedger, out: &mut impl Write) -> io::Result<()> {
     if counts.assigned != counts.kept {
         figures.insert(0, ("pairs with windows", counts.assigned));
     }
-    line(out, "", &figures)?;
-    let mut figures = match query.windowed {
-        true => vec![
+    if query.results_of != ResultsOf::Rows {
+        line(out, "", &figures)?;
+    }
+    let mut figures = match query.results_of {
+        ResultsOf::Windows => vec![
             ("windows closed", counts.closed),
             ("results", counts.emitted),
         ],
-        false => vec![("groups", counts.groups)],
+        ResultsOf::Groups => vec![("groups", counts.groups)],
+        ResultsOf::Rows => vec![("results", counts.emitted)],
     };
     if query.emits_changes {
         figures.push(("changes", counts.changes));
@@ -89,7 +92,10 @@ fn print_query(query: &QueryLedger, out: &mut impl Write) -> io::Result<()> {
             ("dead", documents.dead),
             ("waiting", documents.waiting),
         ];
-        if let (true, Some(found)) = (query.windowed, documents.final_documents) {
+        if let (true, Some(found)) = (
+            query.results_of == ResultsOf::Windows,
+            documents.final_documents,
+        ) {
             figures.insert(1, ("of them final", found));
         }
         line(out, "", &figures)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use engine::sql::{Emit, Script};
 use engine::window::Window;
 
-use super::ledger::{Ledger, QueryLedger};
+use super::ledger::{Ledger, QueryLedger, ResultsOf};
 use super::{AuditError, Subject, partitions, tail};
 
 /// A query of the job that is audited.
@@ -17,8 +17,8 @@ pub struct Query {
     pub source_topic: String,
     /// Its place among the job's queries of that topic.
     pub place: usize,
-    /// How it cuts event time.
-    pub window: Window,
+    /// How it cuts event time; `None` if each row that it keeps is a result.
+    pub window: Option<Window>,
     /// When its results are written.
     pub emit: Emit,
     /// Whether it has a HAVING, so that not every group has a result.
@@ -42,24 +42,40 @@ impl Query {
             ) else {
                 continue;
             };
+            let clauses = insert.clauses();
+            let of_rows = clauses.group_by.is_empty() && clauses.aggregates.is_empty();
+            let window = match insert.window {
+                _ if of_rows => None,
+                Some(window) if window.is_bounded() => Some(window),
+                _ => Some(Window::Unbounded {
+                    ttl_ms: sink
+                        .state_ttl
+                        .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
+                }),
+            };
             let place = places.entry(&source.topic).or_default();
             queries.push(Self {
                 name: insert.sink.clone(),
                 source_topic: source.topic.clone(),
                 place: *place,
-                window: insert.window.unwrap_or(Window::Unbounded {
-                    ttl_ms: sink
-                        .state_ttl
-                        .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
-                }),
+                window,
                 emit: sink.emit,
-                having: insert.clauses().having.is_some(),
+                having: clauses.having.is_some(),
                 sink_topic: sink.topic.clone(),
                 key: sink.key.clone(),
             });
             *place += 1;
         }
         queries
+    }
+
+    /// What its results are of.
+    pub fn results_of(&self) -> ResultsOf {
+        match self.window {
+            None => ResultsOf::Rows,
+            Some(window) if window.is_bounded() => ResultsOf::Windows,
+            Some(_) => ResultsOf::Groups,
+        }
     }
 }
 
@@ -89,18 +105,20 @@ pub(super) fn add(ledger: &mut Ledger, subject: &Subject) -> Result<(), AuditErr
             counts.rows_in,
             counts.kept + counts.filtered + counts.dead + counts.undecodable,
         );
-        ledger.equal(
-            format!("{name}: assigned = merged + late + in flight"),
-            counts.assigned,
-            counts.merged + counts.late + part.in_flight,
-        );
+        if query.window.is_some() {
+            ledger.equal(
+                format!("{name}: assigned = merged + late + in flight"),
+                counts.assigned,
+                counts.merged + counts.late + part.in_flight,
+            );
+        }
     }
     Ok(())
 }
 
 fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
     let log = subject.log.as_ref();
-    let counts = processor::ledger::read(
+    let mut counts = processor::ledger::read(
         log,
         &subject.application_id,
         &query.name,
@@ -112,12 +130,19 @@ fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
         .into_iter()
         .zip(offsets.chain(std::iter::repeat(0)));
     let waiting = tail::records(log, starts)?;
-    let in_flight = tail::partial_pairs(log, &subject.application_id, &query.name, query.window)?;
+    let in_flight = match query.window {
+        Some(window) => tail::partial_pairs(log, &subject.application_id, &query.name, window)?,
+        None => {
+            // It has no shards that would count results: the scan gives each row that it keeps.
+            counts.emitted = counts.kept;
+            0
+        }
+    };
     Ok(QueryLedger {
         counts,
         source: query.source_topic.clone(),
         sink: query.sink_topic.clone(),
-        windowed: query.window.is_bounded(),
+        results_of: query.results_of(),
         emits_changes: query.emit == Emit::Changes,
         waiting,
         in_flight,

@@ -21,7 +21,7 @@ use sink_s3::{FlushOptions, Layout, Location, TopicOptions};
 use super::folder::{Folder, Origin};
 use super::screen::Figures;
 use super::{DemoArgs, source};
-use crate::audit::Query;
+use crate::audit::{Query, ResultsOf};
 
 /// The topic of trips.
 pub const TRIPS: &str = "trips";
@@ -299,7 +299,7 @@ impl Parts {
         let unbounded = |name: &str| {
             self.queries
                 .iter()
-                .any(|query| query.name == name && !query.window.is_bounded())
+                .any(|query| query.name == name && query.results_of() == ResultsOf::Groups)
         };
         let shards = self.processor.shards();
         let of = shards.iter().filter(|((query, _), _)| unbounded(query));
@@ -314,7 +314,7 @@ impl Parts {
         let groups = self
             .queries
             .iter()
-            .any(|query| !query.window.is_bounded())
+            .any(|query| query.results_of() == ResultsOf::Groups)
             .then(|| self.groups());
         Figures {
             rows: self.producer.read() + self.producer.in_hand(),
