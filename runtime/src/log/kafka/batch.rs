@@ -153,6 +153,14 @@ impl<K: Send + Sync + 'static> PartitionQueue<K> {
             messages.set_len(usize::try_from(count).unwrap_or(0));
         }
         let mut fetched = Vec::new();
+        // SAFETY: librdkafka hands out valid messages.
+        let is_record = |message: &*mut sys::rd_kafka_message_t| unsafe {
+            (**message).err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        };
+        if messages.iter().all(is_record) {
+            self.end_run(&mut messages, &mut fetched);
+            return fetched;
+        }
         let mut run = Vec::new();
         for message in messages {
             // SAFETY: librdkafka hands out valid messages, which are ours until they are destroyed.

@@ -30,22 +30,23 @@ pub(crate) fn compile(
                 }
             }
             None => {
-                let step = walk::compile(&field.schema, writer_names)?;
+                let step = walk::compile(written, writer_names)?;
                 // Neighbours of a fixed size are stepped over together.
                 if let (
+                    Branch::None,
                     Step::Fixed(size),
                     Some(Operation {
                         branch: Branch::None,
                         read: Read::Over(Step::Fixed(before)),
                         ..
                     }),
-                ) = (&step, operations.last_mut())
+                ) = (branch, &step, operations.last_mut())
                 {
                     *before = before.saturating_add(*size);
                     continue;
                 }
                 operations.push(Operation {
-                    branch: Branch::None,
+                    branch,
                     read: Read::Over(step),
                     field: index,
                 });

@@ -21,8 +21,9 @@ use super::offsets::{Membership, check_sizes, list_of_commits};
 use super::options::KafkaOptions;
 use phase::{Meaning, Phase};
 
-/// How long one wait for delivery reports lasts.
-const TICK: Duration = Duration::from_millis(1);
+/// How long one wait for delivery reports lasts. It is slept through: a poll of rust-rdkafka with a timeout of a millisecond
+/// or less asks librdkafka with one of 0, over and over until the time is up.
+const TICK: Duration = Duration::from_micros(250);
 /// After how many records the delivery reports are looked at.
 const REPORTS_EVERY: u32 = 256;
 
@@ -107,9 +108,18 @@ impl KafkaProducer {
             if Instant::now() >= deadline {
                 return false;
             }
-            self.base().poll(TICK);
+            self.serve();
         }
         true
+    }
+
+    /// Takes what delivery reports there are; waits a little when there are none.
+    fn serve(&self) {
+        let before = self.base().in_flight_count();
+        self.base().poll(Duration::ZERO);
+        if self.base().in_flight_count() == before {
+            std::thread::sleep(TICK);
+        }
     }
 
     fn delivered(&self) -> Result<Delivered, LogError> {
@@ -192,16 +202,17 @@ impl Producer for KafkaProducer {
             }
             next.headers = Some(headers);
         }
-        let deadline = Instant::now() + self.delivery_timeout;
+        let mut full_since = None;
         loop {
             let Err((error, unsent)) = self.client.send(next) else {
                 return Ok(());
             };
             if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
-                if Instant::now() >= deadline {
+                let since = *full_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.delivery_timeout {
                     return Err(LogError::TimedOut { action: ACTION });
                 }
-                self.base().poll(TICK);
+                self.serve();
                 next = unsent;
                 continue;
             }
