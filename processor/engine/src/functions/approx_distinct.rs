@@ -192,7 +192,7 @@ impl State for Sketch {
         match bytes.byte()? {
             0 => {
                 let count = bytes.remaining() / HASH_BYTES;
-                if bytes.remaining() % HASH_BYTES != 0 || count > EXACT {
+                if !bytes.remaining().is_multiple_of(HASH_BYTES) || count > EXACT {
                     return Err(bytes.malformed("it has no whole number of hashes"));
                 }
                 let mut hashes = Vec::with_capacity(count);

@@ -14,8 +14,11 @@ use datafusion_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+type One = fn(f64) -> f64;
+type Two = fn(f64, f64) -> f64;
+
 /// Functions of one argument.
-const ONE: [(&str, fn(f64) -> f64); 18] = [
+const ONE: [(&str, One); 18] = [
     ("acos", libm::acos),
     ("acosh", libm::acosh),
     ("asin", libm::asin),
@@ -37,7 +40,7 @@ const ONE: [(&str, fn(f64) -> f64); 18] = [
 ];
 
 /// Functions of two arguments.
-const TWO: [(&str, fn(f64, f64) -> f64); 2] = [("atan2", libm::atan2), ("power", libm::pow)];
+const TWO: [(&str, Two); 2] = [("atan2", libm::atan2), ("power", libm::pow)];
 
 /// All of them.
 pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
