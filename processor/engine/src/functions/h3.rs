@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn known_cells_come_out() {
-        // From H3's own documentation.
+        // As the documentation of H3's other bindings gives them.
         for (lat, lon, level, known) in [
             (
                 37.775_938_728_915_946,

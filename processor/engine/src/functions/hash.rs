@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_xxh64() {
-        // Published values, and a long one worked out by a second program.
+        // Published values; the last one is longer than a stripe of 32 bytes.
         assert_eq!(xxh64(b""), 0xef46_db37_51d8_e999);
         assert_eq!(xxh64(b"a"), 0xd24e_c4f1_a98c_6e5b);
         assert_eq!(xxh64(b"abc"), 0x44bc_2cf5_ad77_0999);
