@@ -19,13 +19,16 @@ mod finish;
 mod groups;
 mod intervals;
 mod limits;
+mod reads;
 mod risk;
+mod rows;
 mod scan;
 mod score;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{BooleanArray, Int64Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
@@ -62,6 +65,9 @@ pub struct Scanned {
     pub kept: u64,
     /// How many row × window pairs are in the partial rows: a row is in several hopping windows.
     pub assigned: u64,
+    /// For a query without groups: which row each row of `partial` was made of, by its index over all batches of the
+    /// call.
+    pub origins: Vec<u32>,
     /// The rows that could not be read, in their order.
     pub dead: Vec<DeadRow>,
 }
@@ -133,16 +139,17 @@ pub struct Query {
     pub source: Source,
     /// Where its results go.
     pub sink: Sink,
-    /// Its windows.
-    pub window: Window,
+    /// Its windows; `None` if each row gives a result: the query then has a scan only.
+    pub window: Option<Window>,
     /// The columns that it reads, event time among them: what a source batch must have, in this order.
     pub input: SchemaRef,
     /// The columns of partial rows: [`WINDOW_START`], the group keys, aggregate states, [`WINDOW_END`] where windows do
-    /// not lie fast in time, [`ROWS`], [`TOUCHED`].
+    /// not lie fast in time, [`ROWS`], [`TOUCHED`]. Without groups: the SELECT list.
     pub partial: SchemaRef,
     /// How many group key columns follow [`WINDOW_START`] in a partial row.
     pub keys: usize,
-    /// The columns of results: the SELECT list, then `version` (Int64) and `is_final` (Boolean).
+    /// The columns of results: the SELECT list, then `version` (Int64) and `is_final` (Boolean). Without groups, the
+    /// version is 2 × the source record's offset + 1.
     pub output: SchemaRef,
     /// What decides which shard a partial row goes to.
     pub spread: Spread,
@@ -193,6 +200,23 @@ impl Query {
     /// Whether results depend on those of earlier windows.
     pub fn has_history(&self) -> bool {
         !self.fragments.scored.is_empty()
+    }
+
+    /// Rows of a query without groups as results: `offsets` are those of the source records that they were made of.
+    ///
+    /// # Errors
+    /// The batch has other columns than [`Query::partial`], or other rows than there are offsets.
+    pub fn results_of_rows(
+        &self,
+        rows: &RecordBatch,
+        offsets: &[i64],
+    ) -> Result<RecordBatch, FragmentError> {
+        let versions = offsets.iter().map(|offset| offset.saturating_mul(2) + 1);
+        let mut columns = rows.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_iter_values(versions)));
+        columns.push(Arc::new(BooleanArray::from(vec![true; offsets.len()])));
+        RecordBatch::try_new(Arc::clone(&self.output), columns)
+            .map_err(|error| self.failed("scan", error.into()))
     }
 
     /// Each row's group key as bytes.

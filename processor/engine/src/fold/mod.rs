@@ -170,9 +170,13 @@ pub enum FoldError {
 impl Fold {
     /// The state before the first partial of a job with this fingerprint (see [`crate::partial::fingerprint_hash`]).
     pub fn new(query: Arc<Query>, fingerprint: u64) -> Self {
-        let state = match query.window.size_ms() {
-            Some(size_ms) => State::Panes(Panes::new(query.window, size_ms)),
-            None => State::Keyed(Keyed::new(query.window)),
+        // A query without groups has no partials to fold.
+        let window = query
+            .window
+            .unwrap_or(crate::window::Window::Unbounded { ttl_ms: None });
+        let state = match window.size_ms() {
+            Some(size_ms) => State::Panes(Panes::new(window, size_ms)),
+            None => State::Keyed(Keyed::new(window)),
         };
         Self {
             fingerprint,

@@ -13,7 +13,7 @@ use datafusion_expr::{Expr, FetchType, LogicalPlan, SortExpr};
 use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
-use super::{FORMAT, Query, Settings, Spread, check, limits, risk};
+use super::{FORMAT, Query, Settings, Spread, check, limits, risk, rows};
 use crate::functions;
 use crate::functions::mask::{Mask, MaskCoordinate};
 use crate::sql::{Emit, Insert, JobError, Location, Script, Sink, Source, suggest};
@@ -195,6 +195,9 @@ impl Job<'_> {
         let plan = context
             .plan((*self.insert.query).clone())
             .map_err(|error| check::locate(self.insert, &context, &error))?;
+        if self.insert.window.is_none() {
+            return rows::plan(self, &plan);
+        }
         let failed = |error| vec![JobError::bare(self.insert.at, check::message(&error))];
         let Some(parts) = take_apart(&plan).map_err(failed)? else {
             let help =

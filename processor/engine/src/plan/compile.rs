@@ -1,15 +1,13 @@
 //! Compiles a query that has been checked: expressions, schemas, fragments.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::row::{RowConverter, SortField};
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{
-    Column, DFSchema, DFSchemaRef, Result, TableReference, plan_datafusion_err, plan_err,
-};
+use datafusion_common::{Column, DFSchema, DFSchemaRef, Result, plan_datafusion_err, plan_err};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::{AggregateFunction, Cast};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
@@ -20,8 +18,8 @@ use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::build::{Job, Parts};
-use super::context::{WINDOW_COLUMNS, window_fields};
 use super::groups::{Aggregate, Fragments, GroupColumn, Top};
+use super::reads::Reads;
 use super::score::Scores;
 use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};
 use crate::functions::{self, mask::Mask};
@@ -72,33 +70,13 @@ impl Job<'_> {
             .filter_map(|(group, column)| matches!(column, GroupColumn::Key(_)).then_some(group))
             .collect();
 
-        // Only the columns that something reads.
-        let read = Columns::of(keys.iter().copied().chain(&aggregates));
-        let all = Columns::of(keys.iter().copied().chain(&aggregates).chain(&filter));
-        let input: Vec<FieldRef> = self
-            .columns
-            .fields()
-            .iter()
-            .filter(|field| all.has(field.name()) || *field.name() == self.source.event_time)
-            .cloned()
-            .collect();
-        let input = Arc::new(Schema::new(input));
-        let mut windowed: Vec<FieldRef> = input.fields().iter().cloned().collect();
-        if WINDOW_COLUMNS.iter().any(|name| all.has(name)) {
-            windowed.extend(window_fields());
-        }
-        let kept: Vec<usize> = (0..windowed.len())
-            .filter(|column| read.has(windowed[*column].name()))
-            .collect();
-        let qualifier = parts.source.qualified_field(0).0.cloned();
-        let windowed_df = qualified(&windowed, qualifier.as_ref())?;
-        let kept_df = qualified(
-            &kept
-                .iter()
-                .map(|column| Arc::clone(&windowed[*column]))
-                .collect::<Vec<_>>(),
-            qualifier.as_ref(),
-        )?;
+        let behind: Vec<&Expr> = keys.iter().copied().chain(&aggregates).collect();
+        let Reads {
+            input,
+            windowed: windowed_df,
+            kept,
+            kept_schema: kept_df,
+        } = Reads::of(self, &parts.source, &behind, filter.as_ref())?;
 
         let key_exprs = keys
             .iter()
@@ -203,7 +181,7 @@ impl Job<'_> {
         };
         let fragments = Fragments {
             event_time: input.index_of(&self.source.event_time)?,
-            window,
+            window: Some(window),
             key_rows,
             filter: filter
                 .as_ref()
@@ -228,7 +206,7 @@ impl Job<'_> {
             name: self.sink.name.clone(),
             source: self.source.clone(),
             sink: self.sink.clone(),
-            window,
+            window: Some(window),
             spread,
             input,
             partial,
@@ -270,21 +248,13 @@ fn compile_aggregate(
     })
 }
 
-fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     create_physical_expr(
         expr,
         schema,
         &ExecutionProps::new(),
         &PhysicalPlanningContext::default(),
     )
-}
-
-fn qualified(fields: &[FieldRef], qualifier: Option<&TableReference>) -> Result<DFSchema> {
-    let fields = fields
-        .iter()
-        .map(|field| (qualifier.cloned(), Arc::clone(field)))
-        .collect();
-    DFSchema::new_with_metadata(fields, HashMap::new())
 }
 
 /// The window's start and the keys, as partial rows begin.
@@ -383,23 +353,4 @@ fn local_time_in_millis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Exp
         return Ok(Transformed::yes(Expr::ScalarFunction(function)));
     }
     Ok(Transformed::no(Expr::ScalarFunction(function)))
-}
-
-/// The names of the columns that some expressions read.
-struct Columns(BTreeSet<String>);
-
-impl Columns {
-    fn of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Self {
-        Self(
-            exprs
-                .into_iter()
-                .flat_map(Expr::column_refs)
-                .map(|column| column.name.clone())
-                .collect(),
-        )
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
 }

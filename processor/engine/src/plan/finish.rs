@@ -14,6 +14,7 @@ use datafusion_common::{DataFusionError, Result};
 use super::groups::{Fragments, GroupColumn, Groups, Top, Values, check_columns};
 use super::scan::{mask, timestamps};
 use crate::history::History;
+use crate::window::Window;
 
 impl Fragments {
     /// `history` is read for scores, and learns from final results.
@@ -52,7 +53,7 @@ impl Fragments {
             })
             .collect();
         // A group without windows has no end of its own: all of its rows are moved alike.
-        let windows = match self.window.is_bounded() {
+        let windows = match self.window.is_some_and(Window::is_bounded) {
             true => ends.values().clone(),
             false => vec![0; ends.len()].into(),
         };

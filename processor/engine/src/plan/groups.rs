@@ -25,8 +25,8 @@ pub(super) struct Fragments {
     pub(super) input: SchemaRef,
     /// Where event time stands in them.
     pub(super) event_time: usize,
-    /// How event time is cut.
-    pub(super) window: Window,
+    /// How event time is cut; `None`: each row gives a result.
+    pub(super) window: Option<Window>,
     /// [`Fragments::input`] and, if some expression needs them, window_start and window_end.
     pub(super) windowed: SchemaRef,
     /// Over [`Fragments::windowed`].
@@ -35,7 +35,7 @@ pub(super) struct Fragments {
     pub(super) kept: Vec<usize>,
     /// Those columns.
     pub(super) kept_schema: SchemaRef,
-    /// The group keys without the window, over [`Fragments::kept_schema`].
+    /// The group keys without the window, or the SELECT list of a query without groups, over [`Fragments::kept_schema`].
     pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
     /// Turns key columns into bytes; `None` if there are no keys.
     pub(super) key_rows: Option<RowConverter>,
@@ -111,6 +111,8 @@ pub(super) struct Evaluated {
     pub(super) ends: Option<Vec<i64>>,
     pub(super) args: Vec<Vec<ArrayRef>>,
     pub(super) filters: Vec<Option<BooleanArray>>,
+    /// Which rows of those that were given passed the filter; `None`: all.
+    pub(super) kept: Option<Vec<u32>>,
 }
 
 pub(super) struct Groups<'a> {
@@ -136,7 +138,7 @@ impl<'a> Groups<'a> {
                 .iter()
                 .map(Aggregate::accumulator)
                 .collect::<Result<_>>()?,
-            ends: fragments.window.pane_ms().is_none().then(Vec::new),
+            ends: fragments.pane_ms().is_none().then(Vec::new),
             rows: Vec::new(),
             touched: Vec::new(),
             indices: Vec::new(),
@@ -246,7 +248,7 @@ impl<'a> Groups<'a> {
             .iter_mut()
             .map(|accumulator| accumulator.evaluate(EmitTo::All))
             .collect::<Result<_>>()?;
-        let ends = match (self.ends, self.fragments.window.size_ms()) {
+        let ends = match (self.ends, self.fragments.size_ms()) {
             (Some(ends), _) => ends,
             (None, size_ms) => groups[0]
                 .as_primitive::<Int64Type>()
@@ -281,13 +283,21 @@ fn too_many_rows() -> DataFusionError {
 }
 
 impl Fragments {
+    pub(super) fn pane_ms(&self) -> Option<i64> {
+        self.window.and_then(Window::pane_ms)
+    }
+
+    pub(super) fn size_ms(&self) -> Option<i64> {
+        self.window.and_then(Window::size_ms)
+    }
+
     /// Merges partial rows to partial rows. Sessions that overlap are united first.
     pub(super) fn merge(&self, batches: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch> {
         let mut groups = Groups::new(self)?;
         for batch in batches {
             check_columns(batch, schema, "partial")?;
         }
-        if matches!(self.window, Window::Session { .. }) {
+        if matches!(self.window, Some(Window::Session { .. })) {
             let all = concat_batches(schema, batches)?;
             if all.num_rows() > 0 {
                 let end = all.num_columns() - 3;

@@ -20,7 +20,10 @@ impl Fragments {
                 .map(|time| time.saturating_add(length))
                 .collect::<Vec<i64>>()
         };
-        match self.window {
+        let Some(window) = self.window else {
+            return Ok(None);
+        };
+        match window {
             Window::Tumbling { .. } | Window::Hopping { .. } => Ok(None),
             Window::Unbounded { ttl_ms } => {
                 groups[0] = Arc::new(Int64Array::from(vec![0; times.len()]));

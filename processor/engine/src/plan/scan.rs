@@ -7,7 +7,7 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::{FilterBuilder, FilterPredicate, prep_null_mask_filter};
+use arrow::compute::{FilterBuilder, FilterPredicate, concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{
     DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
@@ -39,6 +39,13 @@ enum Origin {
     Listed(Vec<u32>),
 }
 
+/// Where rows go: into groups, or out as they are.
+struct Into<'a> {
+    groups: Groups<'a>,
+    rows: Vec<Vec<ArrayRef>>,
+    origins: Vec<u32>,
+}
+
 impl Rows {
     fn slice(&self, offset: usize, length: usize) -> Self {
         let origin = match &self.origin {
@@ -54,16 +61,25 @@ impl Rows {
     }
 
     fn first(&self) -> u32 {
+        self.origin_of(0)
+    }
+
+    /// The row's index in the whole call.
+    fn origin_of(&self, row: u32) -> u32 {
         match &self.origin {
-            Origin::From(first) => *first,
-            Origin::Listed(rows) => rows.first().copied().unwrap_or_default(),
+            Origin::From(first) => first + row,
+            Origin::Listed(rows) => rows.get(row as usize).copied().unwrap_or_default(),
         }
     }
 }
 
 impl Fragments {
     pub(super) fn scan(&self, batches: &[RecordBatch], partial: &SchemaRef) -> Result<Scanned> {
-        let mut groups = Groups::new(self)?;
+        let mut into = Into {
+            groups: Groups::new(self)?,
+            rows: Vec::new(),
+            origins: Vec::new(),
+        };
         let mut scanned = Scanned {
             partial: RecordBatch::new_empty(Arc::clone(partial)),
             rows_in: 0,
@@ -71,6 +87,7 @@ impl Fragments {
             kept: 0,
             assigned: 0,
             dead: Vec::new(),
+            origins: Vec::new(),
         };
         for batch in batches {
             check_columns(batch, &self.input, "source")?;
@@ -83,9 +100,20 @@ impl Fragments {
                 .ok_or_else(|| exec_datafusion_err!("more than 2^32 rows in one call"))?;
             scanned.rows_in += batch.num_rows() as u64;
             let rows = self.assign(batch, base, &mut scanned.dead)?;
-            self.aggregate(&rows, &mut groups, &mut scanned)?;
+            self.take(&rows, &mut into, &mut scanned)?;
         }
-        scanned.partial = groups.into_partial(partial)?;
+        scanned.partial = match self.window {
+            Some(_) => into.groups.into_partial(partial)?,
+            None => {
+                scanned.origins = into.origins;
+                let batches = into
+                    .rows
+                    .into_iter()
+                    .map(|columns| RecordBatch::try_new(Arc::clone(partial), columns))
+                    .collect::<Result<Vec<_>, _>>()?;
+                concat_batches(partial, &batches)?
+            }
+        };
         scanned.dead.sort_by_key(|dead| dead.row);
         Ok(scanned)
     }
@@ -165,7 +193,7 @@ impl Fragments {
     ) -> (Vec<i64>, Vec<(usize, Option<i64>)>) {
         let mut starts = Vec::with_capacity(times.len());
         let mut bad = Vec::new();
-        let pane_ms = self.window.pane_ms().unwrap_or(1);
+        let pane_ms = self.pane_ms().unwrap_or(1);
         // Neighbours are mostly in the same window: a division only where they are not.
         let (mut start, mut end) = (0, 0);
         for (row, time) in times.values().iter().enumerate() {
@@ -194,7 +222,7 @@ impl Fragments {
         if self.windowed.fields().len() == self.input.fields().len() {
             return Ok(batch.clone());
         }
-        let size_ms = self.window.size_ms().unwrap_or_default();
+        let size_ms = self.size_ms().unwrap_or_default();
         let ends: Vec<i64> = starts.iter().map(|start| start + size_ms).collect();
         let mut columns = batch.columns().to_vec();
         columns.push(timestamps(starts.clone()));
@@ -202,9 +230,17 @@ impl Fragments {
         Ok(RecordBatch::try_new(Arc::clone(&self.windowed), columns)?)
     }
 
+    /// How many row × window pairs rows of these panes make.
+    fn pairs(&self, panes: &[i64]) -> u64 {
+        match self.window {
+            Some(window) => window.pairs(panes.iter().map(|pane| (*pane, 1))),
+            None => panes.len() as u64,
+        }
+    }
+
     /// Evaluates and aggregates rows. If an expression fails on some, they are halved until the ones that it fails
     /// on stand alone: these are dead.
-    fn aggregate(&self, rows: &Rows, groups: &mut Groups<'_>, scanned: &mut Scanned) -> Result<()> {
+    fn take(&self, rows: &Rows, into: &mut Into<'_>, scanned: &mut Scanned) -> Result<()> {
         let count = rows.batch.num_rows();
         if count == 0 {
             return Ok(());
@@ -216,8 +252,17 @@ impl Fragments {
                 scanned.filtered += (count - kept) as u64;
                 let panes = evaluated.groups[0].as_primitive::<Int64Type>().values();
                 scanned.kept += kept as u64;
-                scanned.assigned += self.window.pairs(panes.iter().map(|pane| (*pane, 1)));
-                groups.update(&evaluated)?;
+                scanned.assigned += self.pairs(panes);
+                if self.window.is_some() {
+                    into.groups.update(&evaluated)?;
+                } else {
+                    let kept = evaluated
+                        .kept
+                        .unwrap_or_else(|| (0..count as u32).collect());
+                    into.origins
+                        .extend(kept.iter().map(|row| rows.origin_of(*row)));
+                    into.rows.push(evaluated.groups[1..].to_vec());
+                }
             }
             Err(error) if !of_a_row(&error) => return Err(error),
             Err(error) if count == 1 => {
@@ -228,8 +273,8 @@ impl Fragments {
             }
             Err(_) => {
                 let half = count / 2;
-                self.aggregate(&rows.slice(0, half), groups, scanned)?;
-                self.aggregate(&rows.slice(half, count - half), groups, scanned)?;
+                self.take(&rows.slice(0, half), into, scanned)?;
+                self.take(&rows.slice(half, count - half), into, scanned)?;
             }
         }
         Ok(())
@@ -238,13 +283,21 @@ impl Fragments {
     /// `None` if the filter leaves no row.
     fn evaluate(&self, rows: &Rows) -> Result<Option<Evaluated>> {
         let mut starts: ArrayRef = Arc::new(Int64Array::new(rows.starts.clone(), None));
+        let mut passed = None;
         let filter = match &self.filter {
             Some(filter) => {
                 let mask = mask(filter, &rows.batch)?;
                 match mask.true_count() {
                     0 => return Ok(None),
                     kept if kept == mask.len() => None,
-                    _ => Some(FilterBuilder::new(&mask).optimize().build()),
+                    _ => {
+                        if self.window.is_none() {
+                            // A batch has fewer rows than u32 can count: Arrow's own kernels index rows with it.
+                            passed =
+                                Some(mask.values().set_indices().map(|row| row as u32).collect());
+                        }
+                        Some(FilterBuilder::new(&mask).optimize().build())
+                    }
                 }
             }
             None => None,
@@ -293,6 +346,7 @@ impl Fragments {
             ends,
             args,
             filters,
+            kept: passed,
         }))
     }
 }

@@ -166,6 +166,7 @@ fn each_window_function_is_planned_as_it_is_written() {
         planned(&job("window_start", &query), &trips_schema())
             .unwrap()
             .window
+            .unwrap()
     };
     assert_eq!(
         window("TUMBLE(trips, pickup_at, INTERVAL '90 seconds')"),
@@ -181,5 +182,83 @@ fn each_window_function_is_planned_as_it_is_written() {
     assert_eq!(
         window("SESSION(trips, pickup_at, INTERVAL '30 minutes')"),
         Window::Session { gap_ms: 1_800_000 }
+    );
+}
+
+#[test]
+fn a_query_without_groups_gives_a_result_for_each_row_that_passes() {
+    let text = job(
+        "id",
+        "SELECT vendor_id AS id, trip_duration / passenger_count AS share, upper(store_and_fwd_flag) AS flag
+         FROM trips AS t WHERE t.gc_distance > 3",
+    );
+    let query = planned(&text, &trips_schema()).unwrap();
+    assert_eq!(query.window, None);
+    let mut trips = some_trips(5, 200, 2);
+    for (index, trip) in trips.iter_mut().enumerate() {
+        trip.passengers += i32::from(index % 7 != 0);
+    }
+    let (first, second) = trips.split_at(90);
+    let scanned = query
+        .scan(&[batch(&query, first), batch(&query, second)])
+        .unwrap();
+    let mut expected = Vec::new();
+    let mut dead = Vec::new();
+    for (row, trip) in trips
+        .iter()
+        .enumerate()
+        .filter(|(_, trip)| trip.distance > 3.0)
+    {
+        match trip.duration.checked_div(trip.passengers) {
+            Some(share) => expected.push((row as u32, trip.vendor, share, trip.flag)),
+            None => dead.push(row as u32),
+        }
+    }
+    assert!(!dead.is_empty());
+    assert_eq!(
+        scanned.dead.iter().map(|dead| dead.row).collect::<Vec<_>>(),
+        dead
+    );
+    assert_eq!(scanned.rows_in, 200);
+    assert_eq!(scanned.filtered, 200 - (expected.len() + dead.len()) as u64);
+    assert_eq!(scanned.assigned, expected.len() as u64);
+    let offsets: Vec<i64> = scanned
+        .origins
+        .iter()
+        .map(|row| i64::from(*row) + 1_000)
+        .collect();
+    let results = query.results_of_rows(&scanned.partial, &offsets).unwrap();
+    let (ids, shares) = (longs(&results, "id"), longs(&results, "share"));
+    let flags = results
+        .column_by_name("flag")
+        .unwrap()
+        .as_string::<i32>()
+        .clone();
+    let found: Vec<_> = (0..results.num_rows())
+        .map(|row| {
+            (
+                scanned.origins[row],
+                ids[row] as i32,
+                shares[row] as i32,
+                flags.value(row),
+            )
+        })
+        .collect();
+    let mut found_sorted = found.clone();
+    found_sorted.sort_by_key(|(row, ..)| *row);
+    assert_eq!(found_sorted, expected);
+    assert_eq!(longs(&results, "version")[0], 2 * offsets[0] + 1);
+}
+
+#[test]
+fn an_aggregate_without_groups_is_refused() {
+    let errors = planned(
+        &job("n", "SELECT count(*) AS n FROM trips"),
+        &trips_schema(),
+    )
+    .unwrap_err();
+    assert!(
+        errors[0].what.contains("an aggregate needs GROUP BY"),
+        "{errors:?}"
     );
 }
