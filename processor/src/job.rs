@@ -10,9 +10,9 @@ use engine::sql::JobError;
 use runtime::dead_letter::dlq_topic;
 use runtime::log::Log;
 use runtime::topics::{Durability, Use, check};
-use schemas::decode::BatchDecoder;
 use schemas::{Registry, RegistryError, SchemaId};
 
+use crate::columns;
 use crate::topics::{self, QueryTopics, TopicError};
 
 /// What a job is made from.
@@ -67,14 +67,21 @@ pub struct JobQuery {
     pub plan: Arc<Query>,
     /// The fingerprint, hashed: the plan's and the number of shards.
     pub fingerprint: u64,
-    /// Where its partial rows go.
-    pub partials_topic: String,
-    /// Where its late rows are reported.
-    pub late_topic: String,
+    /// The topics of its state; `None` if it has none, because each row gives a result.
+    pub folded: Option<Folded>,
     /// Its results' Avro schema.
     pub output_schema: String,
     /// Its results' schema number.
     pub output_schema_id: SchemaId,
+}
+
+/// The topics between a query's scan and its results.
+#[derive(Clone, Debug)]
+pub struct Folded {
+    /// Where its partial rows go.
+    pub partials_topic: String,
+    /// Where its late rows are reported.
+    pub late_topic: String,
 }
 
 /// Why a job can't run.
@@ -142,38 +149,49 @@ impl Job {
         options: JobOptions,
     ) -> Result<Self, JobLoadError> {
         let script = engine::sql::parse(&options.sql).map_err(JobLoadError::Sql)?;
-        let mut texts = BTreeMap::new();
-        let mut arrow_schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
-        for source in script.sources.values() {
-            if let Some(declared) = &source.columns {
-                arrow_schemas.insert(source.name.clone(), Arc::clone(declared));
-                continue;
-            }
-            let text = source_schema(registry.as_ref(), &source.topic)?;
-            let decoder = BatchDecoder::new(Arc::clone(registry), &text).map_err(|error| {
-                JobLoadError::Schema {
-                    topic: source.topic.clone(),
-                    detail: error.to_string(),
-                }
-            })?;
-            arrow_schemas.insert(source.name.clone(), decoder.schema());
-            texts.insert(source.topic.clone(), text);
-        }
         let settings = Settings {
             mask_salt: options.mask_salt.clone(),
         };
+        let (sources_columns, errors) = columns::of_sources(&script, &settings, &mut |topic| {
+            source_schema(registry.as_ref(), topic)
+        })?;
+        if !errors.is_empty() {
+            return Err(JobLoadError::Sql(errors));
+        }
+        for source in script.sources.values() {
+            let fed = script.feeding(&source.name).next().is_some();
+            if !fed && !sources_columns.contains_key(&source.name) {
+                return Err(JobLoadError::NoSchema {
+                    topic: source.topic.clone(),
+                });
+            }
+        }
+        let arrow_schemas: BTreeMap<String, SchemaRef> = sources_columns
+            .iter()
+            .map(|(name, source)| (name.clone(), Arc::clone(&source.columns)))
+            .collect();
         let plans =
             engine::plan::plan(&script, &arrow_schemas, &settings).map_err(JobLoadError::Sql)?;
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
         let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut queries = Vec::with_capacity(plans.len());
-        for (index, plan) in plans.into_iter().enumerate() {
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        let mut queries: Vec<Option<Arc<JobQuery>>> = vec![None; plans.len()];
+        let mut plans: Vec<Option<Query>> = plans.into_iter().map(Some).collect();
+        // A topic that another query writes is there once that one is prepared.
+        for index in script.in_order() {
+            let Some(plan) = plans.get_mut(index).and_then(Option::take) else {
+                continue;
+            };
             let topic = plan.source.topic.clone();
             columns
                 .entry(topic.clone())
                 .or_default()
                 .extend(plan.input.fields().iter().map(|field| field.name().clone()));
+            let known = sources_columns.get(&plan.source.name);
+            if let Some(text) = known.and_then(|source| source.text.clone()) {
+                texts.insert(topic.clone(), text);
+            }
             if !sources.contains_key(&topic) {
                 let found = topics::existing_source(log, &topic)?;
                 check(&found, Use::Records, options.durability).map_err(TopicError::from)?;
@@ -189,9 +207,11 @@ impl Job {
             }
             if let Some(source) = sources.get_mut(&topic) {
                 source.queries.push(index);
+                source.queries.sort_unstable();
             }
-            queries.push(Arc::new(JobQuery::prepare(log, registry, &options, plan)?));
+            queries[index] = Some(Arc::new(JobQuery::prepare(log, registry, &options, plan)?));
         }
+        let queries: Vec<Arc<JobQuery>> = queries.into_iter().flatten().collect();
         for (topic, source) in &mut sources {
             let wanted: Vec<&str> = columns
                 .get(topic)
@@ -236,11 +256,11 @@ impl Job {
         self.queries
             .iter()
             .flat_map(|query| {
-                [
-                    query.partials_topic.clone(),
-                    query.late_topic.clone(),
-                    query.plan.sink.topic.clone(),
-                ]
+                let folded = query
+                    .folded
+                    .iter()
+                    .flat_map(|folded| [folded.partials_topic.clone(), folded.late_topic.clone()]);
+                folded.chain([query.plan.sink.topic.clone()])
             })
             .chain(dead_letters)
             .collect()
@@ -251,7 +271,7 @@ impl Job {
         let partials = self
             .queries
             .iter()
-            .map(|query| query.partials_topic.as_str());
+            .filter_map(|query| Some(query.folded.as_ref()?.partials_topic.as_str()));
         self.sources
             .keys()
             .map(String::as_str)
@@ -280,22 +300,32 @@ impl JobQuery {
             options.shards,
             source.partitions,
         );
-        let partials = partials.durable(options.durability);
-        topics::ensure_partials(log, &partials, options.durability)?;
-        for wanted in [&late, &output] {
-            let wanted = wanted.clone().durable(options.durability);
+        let fitting = |wanted: Wanted| {
+            let wanted = wanted.durable(options.durability);
             topics::ensure(log, &wanted.spec)?;
             let found = topics::existing_source(log, &wanted.spec.name)?;
             check(&found, wanted.role, options.durability).map_err(TopicError::from)?;
-        }
+            Ok::<_, JobLoadError>(wanted.spec.name)
+        };
+        fitting(output)?;
+        let folded = match plan.window {
+            None => None,
+            Some(_) => {
+                let partials = partials.durable(options.durability);
+                topics::ensure_partials(log, &partials, options.durability)?;
+                Some(Folded {
+                    partials_topic: partials.spec.name,
+                    late_topic: fitting(late)?,
+                })
+            }
+        };
         let (output_schema_id, output_schema) = output_schema(registry.as_ref(), &plan)?;
         Ok(Self {
             fingerprint: fingerprint_hash(&format!(
                 "{}\nshards {}",
                 plan.fingerprint, options.shards
             )),
-            partials_topic: partials.spec.name,
-            late_topic: late.spec.name,
+            folded,
             output_schema,
             output_schema_id,
             plan: Arc::new(plan),
@@ -303,18 +333,14 @@ impl JobQuery {
     }
 }
 
-fn source_schema(registry: &dyn Registry, topic: &str) -> Result<String, JobLoadError> {
+fn source_schema(registry: &dyn Registry, topic: &str) -> Result<Option<String>, JobLoadError> {
     let latest = registry
         .latest(&schemas::value_subject(topic))
         .map_err(|source| JobLoadError::Registry {
             topic: topic.into(),
             source,
         })?;
-    latest
-        .map(|(_, text)| text.to_string())
-        .ok_or_else(|| JobLoadError::NoSchema {
-            topic: topic.into(),
-        })
+    Ok(latest.map(|(_, text)| text.to_string()))
 }
 
 /// The schema that results are written with: the sink topic's registered one, if there is one, which they must fit;
@@ -337,8 +363,9 @@ fn output_schema(
     let (id, text) = match registry.latest(&subject).map_err(failed)? {
         Some((id, text)) => (id, text.to_string()),
         None => {
-            let text = schemas::encode::avro_schema_for(&plan.output, &plan.name, "headway.job")
-                .map_err(|error| misfit(error.to_string()))?;
+            let text =
+                schemas::encode::avro_schema_for(&plan.output, &plan.name, columns::NAMESPACE)
+                    .map_err(|error| misfit(error.to_string()))?;
             (registry.register(&subject, &text).map_err(failed)?, text)
         }
     };

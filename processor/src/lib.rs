@@ -6,6 +6,7 @@
 //! ```
 
 pub mod check;
+pub mod columns;
 pub mod job;
 pub mod ledger;
 pub mod metrics;

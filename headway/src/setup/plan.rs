@@ -89,9 +89,12 @@ impl Plan {
                 config.processor.shards.into(),
                 of_source,
             );
-            plan.add(partials, "partial rows, the job's state");
-            plan.need(&late, shipped::LATE, false);
-            plan.add(late, "reports of late rows");
+            // A query without groups has no state.
+            if insert.window.is_some() {
+                plan.add(partials, "partial rows, the job's state");
+                plan.need(&late, shipped::LATE, false);
+                plan.add(late, "reports of late rows");
+            }
             plan.results(output);
         }
         for topic in &config.sink_s3.topics {

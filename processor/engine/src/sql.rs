@@ -8,6 +8,7 @@
 //! Every statement is read even when another is wrong, so that a job's errors come all at once.
 
 mod calls;
+mod chain;
 mod clauses;
 mod columns;
 mod from;

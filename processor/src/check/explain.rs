@@ -188,24 +188,27 @@ fn explained(
     partials.partitions = i32::try_from(shards).ok();
     QueryExplained {
         query: query.name.clone(),
-        topics: vec![
-            topic(
+        topics: {
+            let late = topic(
+                "late rows",
+                topics::late(application_id, &query.name),
+                "window, source range",
+            );
+            let mut all = vec![topic(
                 "source",
                 source.topic.clone(),
                 match source.format {
                     Format::Avro => "any; values in Avro",
                     Format::Json => "any; values in JSON",
                 },
-            ),
-            partials,
-            topic("results", sink.topic.clone(), &sink.key.join(", ")),
-            topic(
-                "late rows",
-                topics::late(application_id, &query.name),
-                "window, source range",
-            ),
-            topic("dead letters", dlq_topic(&source.topic), "origin"),
-        ],
+            )];
+            let folded = query.window.is_some();
+            all.extend(folded.then_some(partials));
+            all.push(topic("results", sink.topic.clone(), &sink.key.join(", ")));
+            all.extend(folded.then_some(late));
+            all.push(topic("dead letters", dlq_topic(&source.topic), "origin"));
+            all
+        },
         scan: Scan {
             reads: columns(&query.input),
             filter: clauses.filter,
@@ -261,7 +264,10 @@ fn columns(schema: &Schema) -> Vec<Column> {
 }
 
 fn windows(query: &Query) -> String {
-    match query.window {
+    let Some(window) = query.window else {
+        return "none, each row gives a result".to_owned();
+    };
+    match window {
         Window::Tumbling { size_ms } => format!("tumbling, {}", length(millis(size_ms))),
         Window::Hopping { size_ms, step_ms } => format!(
             "hopping, {} every {}",
@@ -271,7 +277,7 @@ fn windows(query: &Query) -> String {
         Window::Session { gap_ms } => {
             format!("session, until {} without a row", length(millis(gap_ms)))
         }
-        Window::Unbounded { .. } => "none".to_owned(),
+        Window::Unbounded { .. } => "none, one group per key".to_owned(),
     }
 }
 
@@ -291,7 +297,13 @@ fn millis(ms: i64) -> Duration {
 fn state(query: &Query) -> State {
     let held = query.source.out_of_orderness + query.sink.grace;
     let mut bounds = Vec::new();
-    let open_windows = lengths(query.window).map(|(size, step)| {
+    let Some(window) = query.window else {
+        return State {
+            open_windows: None,
+            bounds: vec!["there is none".into()],
+        };
+    };
+    let open_windows = lengths(window).map(|(size, step)| {
         let open = (size + held).as_millis().div_ceil(step.as_millis().max(1));
         bounds.push(format!(
             "a window stays open for {} behind its end (out_of_orderness {} and grace {}), and one more is being filled",
@@ -311,7 +323,7 @@ fn state(query: &Query) -> State {
         });
         u64::try_from(open.max(1)).unwrap_or(u64::MAX)
     });
-    match query.window {
+    match window {
         Window::Session { gap_ms } => bounds.push(format!(
             "a session is held until {} behind its last row",
             length(millis(gap_ms) + held)
@@ -331,7 +343,7 @@ fn state(query: &Query) -> State {
             length(query.sink.history_ttl)
         ));
     }
-    if !query.window.is_bounded() {
+    if !window.is_bounded() {
         return State {
             open_windows,
             bounds,

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use engine::plan::{Query, Settings};
-use engine::sql::{JobError, Script, Source};
-use schemas::decode::BatchDecoder;
-use schemas::{EmbeddedRegistry, RegistryError};
+use engine::sql::{JobError, Script};
+use schemas::RegistryError;
+
+use crate::columns;
 
 pub use explain::{Explained, explain};
 pub use render::render;
@@ -69,24 +70,15 @@ pub fn check(
             source,
         })
     };
-    let mut errors = Vec::new();
-    let mut columns: BTreeMap<String, SchemaRef> = BTreeMap::new();
-    for source in script.sources.values() {
-        if let Some(declared) = &source.columns {
-            columns.insert(source.name.clone(), Arc::clone(declared));
-            continue;
-        }
-        // The planner says where it stands that a topic has no schema.
-        let Some(text) = find(&source.topic)? else {
-            continue;
-        };
-        match decoded(&text) {
-            Ok(schema) => {
-                columns.insert(source.name.clone(), schema);
-            }
-            Err(detail) => errors.push(unusable(source, &detail)),
-        }
-    }
+    let stand_in = Settings {
+        mask_salt: STAND_IN_SALT.to_vec(),
+    };
+    // The planner says where it stands that a topic has no schema.
+    let (sources, mut errors) = columns::of_sources(&script, &stand_in, &mut find)?;
+    let columns: BTreeMap<String, SchemaRef> = sources
+        .into_iter()
+        .map(|(name, source)| (name, source.columns))
+        .collect();
     let plan = |salt: &[u8]| {
         let settings = Settings {
             mask_salt: salt.to_vec(),
@@ -142,24 +134,5 @@ pub fn check(
         })
     } else {
         Err(CheckError::Refused(errors))
-    }
-}
-
-/// The columns that a topic's values are decoded to.
-fn decoded(schema: &str) -> Result<SchemaRef, String> {
-    let nothing = Arc::new(EmbeddedRegistry::in_memory());
-    BatchDecoder::new(nothing, schema)
-        .map(|decoder| decoder.schema())
-        .map_err(|error| error.to_string())
-}
-
-fn unusable(source: &Source, detail: &str) -> JobError {
-    JobError {
-        at: source.at,
-        what: format!(
-            "the columns of the topic {} are not known: {detail}",
-            source.topic
-        ),
-        help: Some("register a schema that is a record of types that have columns".into()),
     }
 }

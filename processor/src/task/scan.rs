@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::FragmentError;
 use engine::shard;
+use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
 use schemas::decode::{DecodeError, PushError};
 use schemas::{Registry, RegistryError, SchemaId};
@@ -64,6 +65,7 @@ struct Range {
 
 #[derive(Default, Clone)]
 struct RangeQuery {
+    /// Partial rows, or results of a query without state.
     partials: Vec<RecordBatch>,
     counts: ScanCounts,
 }
@@ -104,17 +106,27 @@ pub struct Taken {
     pub stopped: Option<(Offset, RegistryError)>,
 }
 
-/// A partials record to be sent.
+/// What a range gives.
 #[derive(Debug)]
-pub struct Outgoing {
-    /// Which query, by its place in [`Job::queries`].
-    pub query: usize,
-    /// To which shard.
-    pub shard: i32,
-    /// What stands beside the rows.
-    pub header: Header,
-    /// The rows; `None` if there are none for this shard.
-    pub rows: Option<RecordBatch>,
+pub enum Outgoing {
+    /// A record for the partials topic, one per query and shard.
+    Partial {
+        /// Which query, by its place in [`Job::queries`].
+        query: usize,
+        /// To which shard.
+        shard: i32,
+        /// What stands beside the rows.
+        header: Header,
+        /// The rows; `None` if there are none for this shard.
+        rows: Option<RecordBatch>,
+    },
+    /// Results of a query without state.
+    Results {
+        /// Which query, by its place in [`Job::queries`].
+        query: usize,
+        /// The rows.
+        rows: RecordBatch,
+    },
 }
 
 /// Why a scan can't go on.
@@ -167,7 +179,7 @@ impl ScanTask {
                 .iter()
                 .map(|field| column(field.name()))
                 .collect::<Result<_, _>>()?;
-            let longest = plan.window.longest_ms();
+            let longest = plan.window.map_or(0, Window::longest_ms);
             longest_wait_ms = longest_wait_ms.max(longest.saturating_add(millis(plan.sink.grace)));
             queries.push(ScanQuery { index, columns });
         }
@@ -274,8 +286,16 @@ impl ScanTask {
             range.counts.dead += scanned.dead.len() as u64;
             range.counts.kept += scanned.kept;
             range.counts.assigned += scanned.assigned;
+            let plan = &self.job.queries[query.index].plan;
             if scanned.partial.num_rows() > 0 {
-                range.partials.push(scanned.partial);
+                range.partials.push(match plan.window {
+                    Some(_) => scanned.partial,
+                    None => {
+                        let offset = |row: &u32| batch.get(rows[*row as usize]).offset;
+                        let offsets: Vec<_> = scanned.origins.iter().map(offset).collect();
+                        plan.results_of_rows(&scanned.partial, &offsets)?
+                    }
+                });
             }
             for dead in scanned.dead {
                 if !without_time.contains(&dead.row) {
@@ -431,8 +451,8 @@ impl ScanTask {
             .map(|latest| latest.saturating_sub(self.out_of_orderness_ms))
     }
 
-    /// Ends the range: the partials to be sent, one per query and shard, and the position to be committed with the
-    /// state's metadata. `None` if nothing has happened since the last commit.
+    /// Ends the range: what is to be sent, and the position to be committed with the state's metadata. `None` if nothing
+    /// has happened since the last commit.
     pub fn close_range(
         &mut self,
         partitions: i32,
@@ -444,6 +464,14 @@ impl ScanTask {
         for (query, range) in self.queries.iter().zip(&mut self.range.queries) {
             let job_query = &self.job.queries[query.index];
             let partials = std::mem::take(&mut range.partials);
+            if job_query.plan.window.is_none() {
+                let results = partials.into_iter().map(|rows| Outgoing::Results {
+                    query: query.index,
+                    rows,
+                });
+                outgoing.extend(results);
+                continue;
+            }
             let merged = match partials.as_slice() {
                 [] => None,
                 [one] => Some(one.clone()),
@@ -479,7 +507,7 @@ impl ScanTask {
                     advance_to: self.quiet.advance_to,
                     ended: self.state.ended,
                 };
-                outgoing.push(Outgoing {
+                outgoing.push(Outgoing::Partial {
                     query: query.index,
                     shard,
                     header,

@@ -27,10 +27,16 @@ pub(super) struct Outputs {
     metrics: Arc<Metrics>,
 }
 
+/// Where reports of late rows go.
+struct LateOutput {
+    topic: String,
+    codec: Codec<Late>,
+}
+
 struct QueryOutput {
     query: Arc<JobQuery>,
     encoder: BatchEncoder,
-    late: Codec<Late>,
+    late: Option<LateOutput>,
     key_columns: Vec<usize>,
 }
 
@@ -102,6 +108,9 @@ impl Outputs {
                 watermark,
             } => {
                 self.metrics.late_rows.inc_by(rows.rows);
+                let Some(reports) = &output.late else {
+                    return Err(output.failed("a query without state had late rows".into()));
+                };
                 let late = Late {
                     query: output.query.plan.name.clone(),
                     window_start: rows.window_start,
@@ -113,8 +122,8 @@ impl Outputs {
                     rows: i64::try_from(rows.rows).unwrap_or(i64::MAX),
                     watermark,
                 };
-                let value = output
-                    .late
+                let value = reports
+                    .codec
                     .encode(&late)
                     .map_err(|error| output.failed(error.to_string()))?;
                 let key = format!(
@@ -123,7 +132,7 @@ impl Outputs {
                 );
                 transaction
                     .send(NewRecord {
-                        topic: &output.query.late_topic,
+                        topic: &reports.topic,
                         partition: None,
                         key: Some(key.as_bytes()),
                         value: Some(&value),
@@ -156,14 +165,18 @@ impl QueryOutput {
             .map(|column| plan.output.index_of(column))
             .collect::<Result<_, _>>()
             .map_err(|error| failed(error.to_string()))?;
-        let late = Codec::new(
-            Arc::clone(registry),
-            &schemas::value_subject(&query.late_topic),
-        )
-        .map_err(|source| WorkerError::Registry {
-            topic: query.late_topic.clone(),
-            source,
-        })?;
+        let late = match &query.folded {
+            None => None,
+            Some(folded) => {
+                let topic = folded.late_topic.clone();
+                let codec = Codec::new(Arc::clone(registry), &schemas::value_subject(&topic));
+                let codec = codec.map_err(|source| WorkerError::Registry {
+                    topic: topic.clone(),
+                    source,
+                })?;
+                Some(LateOutput { topic, codec })
+            }
+        };
         Ok(Self {
             query: Arc::clone(query),
             encoder,

@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod fixture;
 mod foreign;
+mod golden;
 mod refusals;
 mod time;
 mod windows;

@@ -67,7 +67,7 @@ pub(super) fn event_time(
             errors.push(JobError::new(
                 source.at,
                 what,
-                "rename the column in the topic's schema",
+                "rename it in the query that writes the topic, with AS, or in the topic's schema",
             ));
         }
     }

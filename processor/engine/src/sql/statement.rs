@@ -286,6 +286,8 @@ impl Reader {
 
     /// What can be told only when all statements are read.
     fn finish(mut self) -> Result<Script, Vec<JobError>> {
+        let circles = self.script.circles();
+        self.errors.extend(circles);
         let Script {
             sources,
             sinks,

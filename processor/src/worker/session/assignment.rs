@@ -92,10 +92,12 @@ impl Session<'_> {
                     None => (0, ShardState::default()),
                 };
                 let queries = &self.worker.job.queries;
-                let Some(index) = queries
-                    .iter()
-                    .position(|query| *query.partials_topic == *partition.topic)
-                else {
+                let Some(index) = queries.iter().position(|query| {
+                    query
+                        .folded
+                        .as_ref()
+                        .is_some_and(|folded| *folded.partials_topic == *partition.topic)
+                }) else {
                     continue;
                 };
                 let task = MergeTask::new(

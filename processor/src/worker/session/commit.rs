@@ -7,8 +7,8 @@ use runtime::log::{Class, NewRecord, Offset, OffsetCommit, TopicPartition};
 use super::Session;
 use crate::offsets;
 use crate::partial;
-use crate::task::merge::MergeTask;
-use crate::task::scan::ScanTask;
+use crate::task::merge::{Given, MergeTask};
+use crate::task::scan::{Outgoing, ScanTask};
 use crate::worker::WorkerError;
 use crate::worker::error::{Doing, chain};
 
@@ -91,22 +91,38 @@ impl Session<'_> {
                 continue;
             };
             for out in outgoing {
-                let header = partial::encode_header(&out.header)?;
-                let value = out.rows.as_ref().map(partial::encode_rows).transpose()?;
-                self.worker
-                    .metrics
-                    .partial_bytes
-                    .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
-                self.transaction
-                    .send(NewRecord {
-                        topic: &self.worker.job.queries[out.query].partials_topic,
-                        partition: Some(out.shard),
-                        key: None,
-                        value: value.as_deref(),
-                        headers: &[(partial::HEADER, &header)],
-                        timestamp_ms: None,
-                    })
-                    .doing("partials can't be sent")?;
+                match out {
+                    Outgoing::Results { query, rows } => {
+                        self.outputs
+                            .given(&mut self.transaction, query, Given::Results(rows))?;
+                    }
+                    Outgoing::Partial {
+                        query,
+                        shard,
+                        header,
+                        rows,
+                    } => {
+                        let Some(folded) = &self.worker.job.queries[query].folded else {
+                            continue;
+                        };
+                        let header = partial::encode_header(&header)?;
+                        let value = rows.as_ref().map(partial::encode_rows).transpose()?;
+                        self.worker
+                            .metrics
+                            .partial_bytes
+                            .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
+                        self.transaction
+                            .send(NewRecord {
+                                topic: &folded.partials_topic,
+                                partition: Some(shard),
+                                key: None,
+                                value: value.as_deref(),
+                                headers: &[(partial::HEADER, &header)],
+                                timestamp_ms: None,
+                            })
+                            .doing("partials can't be sent")?;
+                    }
+                }
             }
             commits.push(commit_of(partition, offset, scan.state())?);
         }

@@ -12,6 +12,7 @@
 
 mod assignment;
 mod commit;
+mod drain;
 mod pauses;
 mod show;
 
@@ -20,22 +21,20 @@ use std::time::Duration;
 
 use runtime::lifecycle::Phase;
 use runtime::log::{
-    Batch, Class, Consumer, ConsumerOptions, Event, Offset, ProducerOptions, TopicPartition,
+    Batch, Class, Consumer, ConsumerOptions, Event, ProducerOptions, TopicPartition,
 };
 
 use super::error::{Doing, chain};
 use super::output::Outputs;
 use super::transaction::Transaction;
 use super::{Worker, WorkerError};
-use crate::offsets::{self, ShardState};
 use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
+use drain::Drained;
 use pauses::Pauses;
 
 /// How long a source partition rests after the registry could not be reached.
 const REGISTRY_PAUSE_MS: i64 = 500;
-/// How often the shards of other workers are looked at while draining.
-const DRAIN_CHECK_MS: i64 = 200;
 /// How long a session waits for its group when it leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -49,10 +48,8 @@ pub(super) struct Session<'a> {
     pauses: Pauses,
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
-    /// Where each source partition ends, once draining.
-    ends: BTreeMap<TopicPartition, Offset>,
+    drained: Drained,
     last_commit_ms: i64,
-    last_drain_check_ms: i64,
     last_heard_ms: i64,
     /// The last question for open windows that was answered.
     answered: u64,
@@ -111,9 +108,8 @@ impl<'a> Session<'a> {
             merges: BTreeMap::new(),
             pauses: Pauses::default(),
             partitions,
-            ends: BTreeMap::new(),
+            drained: Drained::default(),
             last_commit_ms: worker.clock.now_ms(),
-            last_drain_check_ms: 0,
             last_heard_ms: 0,
             answered: 0,
             aborts: 0,
@@ -292,53 +288,5 @@ impl<'a> Session<'a> {
                 .scans
                 .values()
                 .any(|scan| scan.rows_in_range() >= self.worker.options.max_range_rows)
-    }
-
-    /// While draining: announces the end of source partitions that are read to it, and says whether every shard of the
-    /// job, here or elsewhere, is finished.
-    fn drained(&mut self) -> Result<bool, WorkerError> {
-        for (partition, scan) in &mut self.scans {
-            let end = match self.ends.get(partition) {
-                Some(end) => *end,
-                None => {
-                    let bounds = self
-                        .worker
-                        .log
-                        .bounds(partition)
-                        .doing("a partition can't be looked at")?;
-                    self.ends.insert(partition.clone(), bounds.stable);
-                    bounds.stable
-                }
-            };
-            scan.end_at(end);
-        }
-        let here =
-            self.scans.values().all(ScanTask::ended) && self.merges.values().all(MergeTask::ended);
-        let now_ms = self.worker.clock.now_ms();
-        if !here || now_ms.saturating_sub(self.last_drain_check_ms) < DRAIN_CHECK_MS {
-            return Ok(false);
-        }
-        self.last_drain_check_ms = now_ms;
-        let job = &self.worker.job;
-        let shards: Vec<_> = job
-            .queries
-            .iter()
-            .flat_map(|query| (0..job.options.shards).map(move |shard| (query, shard)))
-            .map(|(query, shard)| TopicPartition::new(query.partials_topic.as_str(), shard as i32))
-            .collect();
-        let committed = match self
-            .worker
-            .log
-            .committed(&job.options.application_id, &shards)
-        {
-            Err(error) if error.class() == Class::Retry => return Ok(false),
-            other => other.doing("the group's committed offsets can't be read")?,
-        };
-        Ok(committed.iter().all(|committed| {
-            let state = committed
-                .as_ref()
-                .map(|committed| offsets::decode::<ShardState>(&committed.metadata));
-            matches!(state, Some(Ok(state)) if state.ended)
-        }))
     }
 }

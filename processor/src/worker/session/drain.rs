@@ -1,0 +1,123 @@
+//! The end of a run that takes what is there and no more.
+//!
+//! ```text
+//!   source read to its end ─▶ end-of-input marks ─▶ shards close every window ─▶ results
+//!                                                                                  └─▶ a source of another query …
+//! ```
+
+use std::collections::BTreeSet;
+
+use runtime::log::{Class, Offset, TopicPartition};
+
+use super::Session;
+use crate::offsets::{self, ShardState, SourceState};
+use crate::task::merge::MergeTask;
+use crate::task::scan::ScanTask;
+use crate::worker::WorkerError;
+use crate::worker::error::Doing;
+
+/// How often the group's offsets are looked at.
+const CHECK_MS: i64 = 200;
+
+/// What is finished, here or in other processes of the group, as of the last look.
+#[derive(Default)]
+pub(super) struct Drained {
+    last_check_ms: i64,
+    /// Where the input of each source partition ends, once that is certain.
+    ends: std::collections::BTreeMap<TopicPartition, Offset>,
+    /// Topics that no more rows will come to.
+    complete: BTreeSet<String>,
+    all: bool,
+}
+
+impl Session<'_> {
+    /// Announces the end of source partitions that are read to it, and says whether the whole job, here or elsewhere, is
+    /// finished.
+    pub(super) fn drained(&mut self) -> Result<bool, WorkerError> {
+        let now_ms = self.worker.clock.now_ms();
+        if now_ms.saturating_sub(self.drained.last_check_ms) >= CHECK_MS {
+            self.drained.last_check_ms = now_ms;
+            self.look()?;
+        }
+        for (partition, scan) in &mut self.scans {
+            if !self.drained.complete.contains(partition.topic.as_ref()) {
+                continue;
+            }
+            let end = match self.drained.ends.get(partition) {
+                Some(end) => *end,
+                None => {
+                    let bounds = self
+                        .worker
+                        .log
+                        .bounds(partition)
+                        .doing("a partition can't be looked at")?;
+                    self.drained.ends.insert(partition.clone(), bounds.stable);
+                    bounds.stable
+                }
+            };
+            scan.end_at(end);
+        }
+        let here =
+            self.scans.values().all(ScanTask::ended) && self.merges.values().all(MergeTask::ended);
+        Ok(here && self.drained.all)
+    }
+
+    /// Looks at the group's committed offsets.
+    fn look(&mut self) -> Result<(), WorkerError> {
+        let job = &self.worker.job;
+        let mut all = true;
+        let mut ended_sources = BTreeSet::new();
+        for (topic, partitions) in &self.partitions {
+            let partitions =
+                (0..*partitions).map(|partition| TopicPartition::new(topic.as_str(), partition));
+            let ended = self.every(partitions.collect(), |state: &SourceState| state.ended)?;
+            if ended {
+                ended_sources.insert(topic.as_str());
+            }
+            all &= ended;
+        }
+        let mut unfinished = BTreeSet::new();
+        for query in &job.queries {
+            let ended = match &query.folded {
+                None => ended_sources.contains(query.plan.source.topic.as_str()),
+                Some(folded) => {
+                    let shards = (0..job.options.shards).map(|shard| {
+                        TopicPartition::new(folded.partials_topic.as_str(), shard as i32)
+                    });
+                    self.every(shards.collect(), |state: &ShardState| state.ended)?
+                }
+            };
+            if !ended {
+                unfinished.insert(query.plan.sink.topic.as_str());
+            }
+            all &= ended;
+        }
+        let complete = job
+            .sources
+            .keys()
+            .filter(|topic| !unfinished.contains(topic.as_str()))
+            .cloned()
+            .collect();
+        (self.drained.complete, self.drained.all) = (complete, all);
+        Ok(())
+    }
+
+    /// Whether all of these partitions stand committed in a state that is finished.
+    fn every<T: serde::de::DeserializeOwned>(
+        &self,
+        partitions: Vec<TopicPartition>,
+        is_finished: impl Fn(&T) -> bool,
+    ) -> Result<bool, WorkerError> {
+        let application_id = &self.worker.job.options.application_id;
+        let committed = match self.worker.log.committed(application_id, &partitions) {
+            Err(error) if error.class() == Class::Retry => return Ok(false),
+            other => other.doing("the group's committed offsets can't be read")?,
+        };
+        Ok(committed.iter().all(|committed| {
+            let state = committed
+                .as_ref()
+                .map(|committed| offsets::decode::<T>(&committed.metadata));
+            matches!(state, Some(Ok(state)) if is_finished(&state))
+        }))
+    }
+}
