@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use engine::partial::fingerprint_hash;
 use engine::plan::{Query, Settings};
-use engine::sql::JobError;
+use engine::sql::{Insert, JobError, Script};
+use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use runtime::log::Log;
-use runtime::topics::{Durability, Use, check};
+use runtime::topics::{Durability, Use, Wanted, check};
 use schemas::{Registry, RegistryError, SchemaId};
 
 use crate::columns;
@@ -50,6 +51,10 @@ pub struct SourceTopic {
     pub reader: Reader,
     /// Which queries read it, by their place in [`Job::queries`].
     pub queries: Vec<usize>,
+    /// Whether queries of this job write it.
+    pub is_fed: bool,
+    /// Those queries, if all of them have windows: event time is then as far as their shards' watermarks. Empty otherwise.
+    pub fed_by: Vec<usize>,
 }
 
 /// What a topic's values are read as.
@@ -202,6 +207,8 @@ impl Job {
                         topic_id: found.id,
                         reader: Reader::Avro(String::new()),
                         queries: vec![],
+                        is_fed: script.feeding(&plan.source.name).next().is_some(),
+                        fed_by: fed_by(&script, &plan.source.name),
                     },
                 );
             }
@@ -330,6 +337,15 @@ impl JobQuery {
             output_schema_id,
             plan: Arc::new(plan),
         })
+    }
+}
+
+fn fed_by(script: &Script, source: &str) -> Vec<usize> {
+    let feeding: Vec<_> = script.feeding(source).collect();
+    let windowed = |insert: &Insert| insert.window.is_some_and(Window::is_bounded);
+    match feeding.iter().all(|(_, insert)| windowed(insert)) {
+        true => feeding.into_iter().map(|(place, _)| place).collect(),
+        false => vec![],
     }
 }
 

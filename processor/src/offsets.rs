@@ -77,6 +77,9 @@ pub struct ShardState {
     pub groups: u64,
     /// Ranges that were taken before and skipped.
     pub duplicates: u64,
+    /// How far event time has come, in milliseconds since 1970: results up to there are written.
+    #[serde(default)]
+    pub watermark: Option<i64>,
     /// Whether every source partition has ended, and so every window is closed.
     pub ended: bool,
 }

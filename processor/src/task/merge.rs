@@ -7,6 +7,7 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use engine::fold::{Fold, FoldError, LateRows};
 use engine::plan::FragmentError;
+use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
 
 use crate::job::JobQuery;
@@ -213,7 +214,8 @@ impl MergeTask {
 
     /// What the shard has taken and given.
     pub fn state(&self) -> ShardState {
-        self.live.state(self.query.plan.window.is_bounded())
+        self.live
+            .state(self.query.plan.window.is_some_and(Window::is_bounded))
     }
 
     /// The fold, to be looked at.
@@ -253,6 +255,7 @@ impl Progress {
             emitted: self.emitted,
             changes: self.changes,
             groups: groups as u64,
+            watermark: self.fold.watermark().now(),
             ended: self.fold.watermark().ended(),
         }
     }

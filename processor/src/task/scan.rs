@@ -38,6 +38,8 @@ pub struct ScanTask {
     max_ahead_ms: Option<i64>,
     /// How far back a window may end that this partition's clock still has to close.
     longest_wait_ms: i64,
+    /// Whether another query says how far event time has come.
+    is_fed: bool,
     decoder: Decoder,
     start: Offset,
     next: Offset,
@@ -186,6 +188,7 @@ impl ScanTask {
         let definition = &job.queries[source.queries[0]].plan.source;
         let mut task = Self {
             partition,
+            is_fed: !source.fed_by.is_empty(),
             event_time: column(&definition.event_time)?,
             topic_id: source.topic_id.clone(),
             out_of_orderness_ms: millis(definition.out_of_orderness),
@@ -313,8 +316,27 @@ impl ScanTask {
         }
         let times = self.event_times(&decoded)?;
         let latest = latest_event(&times, &without_time);
-        self.state.max_event_ms = self.state.max_event_ms.max(latest);
+        // A topic that another query writes is as far as that query says, see `hear`.
+        if !self.is_fed {
+            self.state.max_event_ms = self.state.max_event_ms.max(latest);
+        }
         Ok(())
+    }
+
+    /// Notes that no row earlier than `event_ms` will come any more, as the query that writes the topic says.
+    pub fn hear(&mut self, event_ms: i64) {
+        if self.is_fed && self.state.max_event_ms < Some(event_ms) {
+            self.state.max_event_ms = Some(event_ms);
+            self.range.mark_due = true;
+        }
+    }
+
+    /// How far the partition is read, what comes to nobody included.
+    pub fn position(&self) -> Offset {
+        match self.quiet.since_ms {
+            Some(_) => self.next.max(self.quiet.end),
+            None => self.next,
+        }
     }
 
     /// Takes out the rows whose event time lies behind `latest`: dead letters, of each query.
@@ -380,9 +402,11 @@ impl ScanTask {
 
     /// Looks at the clock: whether the partition is idle, and how far its time would be.
     pub fn tick(&mut self, now_ms: i64) {
-        let (Some(timeout), Some(since), false) =
-            (self.idle_timeout_ms, self.quiet.since_ms, self.state.ended)
-        else {
+        let (Some(timeout), Some(since), false) = (
+            self.idle_timeout_ms,
+            self.quiet.since_ms,
+            self.state.ended || self.is_fed,
+        ) else {
             return;
         };
         let elapsed = now_ms.saturating_sub(since);

@@ -53,7 +53,10 @@ fn most_open(fixture: &Fixture, sql: &str) -> usize {
     let mut most = 0;
     for shard in 0..2 {
         let query = Arc::clone(&job.queries[0]);
-        let partition = TopicPartition::new(query.partials_topic.as_str(), shard);
+        let partition = TopicPartition::new(
+            query.folded.as_ref().unwrap().partials_topic.as_str(),
+            shard,
+        );
         let mut consumer = fixture
             .log
             .consumer(&ConsumerOptions::new("reader"))

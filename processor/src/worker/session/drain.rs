@@ -51,8 +51,14 @@ impl Session<'_> {
                         .log
                         .bounds(partition)
                         .doing("a partition can't be looked at")?;
-                    self.drained.ends.insert(partition.clone(), bounds.stable);
-                    bounds.stable
+                    let source = self.worker.job.sources.get(partition.topic.as_ref());
+                    // The last results of another query may not be stable yet, though their offsets are.
+                    let end = match source.is_some_and(|source| source.is_fed) {
+                        true => bounds.end,
+                        false => bounds.stable,
+                    };
+                    self.drained.ends.insert(partition.clone(), end);
+                    end
                 }
             };
             scan.end_at(end);

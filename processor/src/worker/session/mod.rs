@@ -15,6 +15,7 @@ mod commit;
 mod drain;
 mod pauses;
 mod show;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 use drain::Drained;
 use pauses::Pauses;
+use upstream::Upstream;
 
 /// How long a source partition rests after the registry could not be reached.
 const REGISTRY_PAUSE_MS: i64 = 500;
@@ -49,6 +51,7 @@ pub(super) struct Session<'a> {
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
     drained: Drained,
+    upstream: Upstream,
     last_commit_ms: i64,
     last_heard_ms: i64,
     /// The last question for open windows that was answered.
@@ -109,6 +112,7 @@ impl<'a> Session<'a> {
             pauses: Pauses::default(),
             partitions,
             drained: Drained::default(),
+            upstream: Upstream::default(),
             last_commit_ms: worker.clock.now_ms(),
             last_heard_ms: 0,
             answered: 0,
@@ -266,6 +270,7 @@ impl<'a> Session<'a> {
             .wake(self.consumer.as_mut(), now_ms)
             .doing("partitions can't be resumed")?;
         self.align(now_ms)?;
+        self.listen_upstream(now_ms)?;
         if self.worker.options.idle_marks {
             self.scans.values_mut().for_each(|scan| scan.tick(now_ms));
         }
