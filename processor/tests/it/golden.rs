@@ -153,8 +153,11 @@ fn assert_equal(found: &[Row], expected: &[Row], key: &[String], what: &str) {
     }
 }
 
-/// Each job of the folder: its name, its text, its sink's key and its answer.
-fn jobs() -> Vec<(String, String, Vec<String>, Vec<Row>)> {
+/// A job's name, its text, its sink's key and its answer.
+type Golden = (String, String, Vec<String>, Vec<Row>);
+
+/// Each job of the folder.
+fn jobs() -> Vec<Golden> {
     let mut jobs = Vec::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();

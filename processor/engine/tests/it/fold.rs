@@ -212,8 +212,10 @@ fn given(fold: &mut Fold, applied: &Applied) -> (bool, String, Vec<(i64, i64, Re
     (applied.duplicate, format!("{:?}", applied.late), closed)
 }
 
-/// Each result's window start (0 without windows), vendor, count, sum of durations and version.
-fn results(batch: &RecordBatch) -> Vec<((i64, i32), (i64, i64), i64)> {
+/// Window start (0 without windows) and vendor; count and sum of durations; version.
+type ResultRow = ((i64, i32), (i64, i64), i64);
+
+fn results(batch: &RecordBatch) -> Vec<ResultRow> {
     let starts = match batch.column_by_name("window_start") {
         Some(_) => longs(batch, "window_start"),
         None => vec![0; batch.num_rows()],
