@@ -161,6 +161,16 @@ fn files_that_are_not_there_are_a_usage_error() {
 }
 
 #[test]
+fn the_other_shipped_job_can_run() {
+    let files = Files::new();
+    let text = include_str!("../../jobs/taxi_analytics.sql");
+    std::fs::write(files.0.path().join("analytics.sql"), text).unwrap();
+    let output = files.run(&["check", "analytics.sql", "--schema", TRIPS]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "analytics.sql: can run; 3 queries\n");
+}
+
+#[test]
 fn explain_names_fragments_topics_state_and_time() {
     let files = Files::new();
     let args = ["explain", "taxi.sql", "--schema", TRIPS];
