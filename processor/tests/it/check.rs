@@ -163,8 +163,10 @@ fn files_that_are_not_there_are_a_usage_error() {
 #[test]
 fn the_other_shipped_job_can_run() {
     let files = Files::new();
-    let text = include_str!("../../jobs/taxi_analytics.sql");
-    std::fs::write(files.0.path().join("analytics.sql"), text).unwrap();
+    files.write(
+        "analytics.sql",
+        include_str!("../../jobs/taxi_analytics.sql"),
+    );
     let output = files.run(&["check", "analytics.sql", "--schema", TRIPS]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stdout(&output), "analytics.sql: can run; 3 queries\n");
