@@ -42,17 +42,13 @@ impl Query {
             ) else {
                 continue;
             };
-            let clauses = insert.clauses();
-            let of_rows = clauses.group_by.is_empty() && clauses.aggregates.is_empty();
-            let window = match insert.window {
-                _ if of_rows => None,
-                Some(window) if window.is_bounded() => Some(window),
-                _ => Some(Window::Unbounded {
-                    ttl_ms: sink
-                        .state_ttl
-                        .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
-                }),
-            };
+            let ttl = sink
+                .state_ttl
+                .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+            let window = insert.window.map(|window| match window {
+                Window::Unbounded { .. } => Window::Unbounded { ttl_ms: ttl },
+                bounded => bounded,
+            });
             let place = places.entry(&source.topic).or_default();
             queries.push(Self {
                 name: insert.sink.clone(),
@@ -60,7 +56,7 @@ impl Query {
                 place: *place,
                 window,
                 emit: sink.emit,
-                having: clauses.having.is_some(),
+                having: insert.clauses().having.is_some(),
                 sink_topic: sink.topic.clone(),
                 key: sink.key.clone(),
             });

@@ -180,6 +180,62 @@ fn a_job_of_four_queries_balances_and_every_planted_fault_is_found() {
     assert_eq!(audit(&dir).0, Some(0), "everything is as it was");
 }
 
+const CHAINED: &str = "
+CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at', out_of_orderness = INTERVAL '5 minutes');
+CREATE SINK hourly WITH (topic = 'hourly', key = 'hour, vendor_id');
+INSERT INTO hourly SELECT window_start AS hour, vendor_id, count(*) AS trips
+FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') GROUP BY window_start, vendor_id;
+
+CREATE SOURCE hours WITH (topic = 'hourly', event_time = 'hour', out_of_orderness = INTERVAL '1 hour');
+CREATE SINK daily WITH (topic = 'daily', key = 'window_start, vendor_id');
+INSERT INTO daily SELECT window_start, vendor_id, sum(trips) AS trips
+FROM TUMBLE(hours, hour, INTERVAL '1 day') GROUP BY window_start, vendor_id;
+
+CREATE SINK shared WITH (topic = 'shared', key = 'id');
+INSERT INTO shared SELECT id, vendor_id, 1 AS trips FROM trips WHERE passenger_count > 1;
+";
+
+#[test]
+fn a_query_over_the_results_of_another_and_one_of_rows_balance_and_faults_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = generate(folder.path(), 20_000, 47);
+    let job = write_job(folder.path(), CHAINED);
+    let dir = folder.path().join("run");
+    let output = demo(&csv, &dir, &["--job", job.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let found = ledger(&output);
+    let mut all: BTreeMap<i64, u64> = BTreeMap::new();
+    let mut shared: BTreeMap<i64, u64> = BTreeMap::new();
+    for trip in &oracle::read(&csv).good {
+        let vendor = i64::from(trip.vendor);
+        *all.entry(vendor).or_default() += 1;
+        if trip.passengers > 1 {
+            *shared.entry(vendor).or_default() += 1;
+        }
+    }
+    assert_eq!(counted(&dir, "hourly"), all);
+    assert_eq!(counted(&dir, "daily"), all);
+    assert_eq!(counted(&dir, "shared"), shared);
+    let number = |place: usize, name: &str| found["queries"][place][name].as_u64().unwrap();
+    assert_eq!(number(1, "rows_in"), number(0, "emitted"));
+    assert_eq!(number(1, "late"), 0);
+    let kept: u64 = shared.values().sum();
+    assert_eq!((number(2, "kept"), number(2, "emitted")), (kept, kept));
+
+    let connection = Connection::open(dir.join("documents.sqlite")).unwrap();
+    connection
+        .execute_batch("DELETE FROM documents WHERE index_name GLOB 'daily*'")
+        .unwrap();
+    let days = number(1, "emitted");
+    finds(
+        &dir,
+        &[format!(
+            "daily: results = documents + dead + waiting: {days} = 0"
+        )],
+    );
+}
+
 fn documents_that_are_gone_are_missed(dir: &Path, found: &Value) {
     let connection = Connection::open(dir.join("documents.sqlite")).unwrap();
     let emitted = |place: usize| found["queries"][place]["emitted"].as_u64().unwrap();

@@ -19,6 +19,7 @@ mod finish;
 mod groups;
 mod intervals;
 mod limits;
+mod parts;
 mod reads;
 mod risk;
 mod rows;

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DFSchemaRef, Result, ScalarValue};
+use datafusion_common::{Result, ScalarValue};
+use datafusion_expr::Expr;
 use datafusion_expr::expr::AggregateFunction;
-use datafusion_expr::{Expr, FetchType, LogicalPlan, SortExpr};
 
 use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
+use super::parts::{Parts, take_apart};
 use super::{FORMAT, Query, Settings, Spread, check, limits, risk, rows};
 use crate::functions;
 use crate::functions::mask::{Mask, MaskCoordinate};
@@ -77,115 +76,6 @@ pub(super) struct Job<'a> {
     pub(super) sink: &'a Sink,
     pub(super) columns: &'a SchemaRef,
     pub(super) settings: &'a Settings,
-}
-
-/// The plan, taken apart: SELECT list over HAVING over the aggregate over WHERE over the source.
-pub(super) struct Parts {
-    /// ORDER BY … LIMIT, over groups and aggregates.
-    pub(super) top: Option<(Vec<SortExpr>, usize)>,
-    /// Each column of the SELECT list and its name.
-    pub(super) projection: Vec<(Expr, String)>,
-    pub(super) having: Option<Expr>,
-    pub(super) groups: Vec<Expr>,
-    pub(super) aggregates: Vec<Expr>,
-    pub(super) grouped: DFSchemaRef,
-    pub(super) filter: Option<Expr>,
-    pub(super) source: DFSchemaRef,
-}
-
-fn take_apart(plan: &LogicalPlan) -> Result<Option<Parts>> {
-    let (limit, below) = match plan {
-        LogicalPlan::Limit(limit) => (Some(limit), limit.input.as_ref()),
-        other => (None, other),
-    };
-    let mut below = below;
-    let mut sort = None;
-    let mut names: Option<Vec<String>> = None;
-    // What is sorted by, but not in the SELECT list, is carried through the sort and left out above it.
-    if let LogicalPlan::Projection(outer) = below
-        && let LogicalPlan::Sort(_) = outer.input.as_ref()
-    {
-        names = Some(fields_of(outer.schema.as_ref()));
-        below = outer.input.as_ref();
-    }
-    if let LogicalPlan::Sort(found) = below {
-        sort = Some(found);
-        below = found.input.as_ref();
-    }
-    let LogicalPlan::Projection(projection) = below else {
-        return Ok(None);
-    };
-    let (having, below) = match projection.input.as_ref() {
-        LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
-        other => (None, other),
-    };
-    let LogicalPlan::Aggregate(aggregate) = below else {
-        return Ok(None);
-    };
-    let (filter, below) = match aggregate.input.as_ref() {
-        LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
-        other => (None, other),
-    };
-    if !matches!(
-        below,
-        LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)
-    ) {
-        return Ok(None);
-    }
-    let top = match (limit, sort) {
-        (None, None) => None,
-        (Some(limit), Some(sort)) => {
-            let FetchType::Literal(Some(rows)) = limit.get_fetch_type()? else {
-                return Ok(None);
-            };
-            let order = sort
-                .expr
-                .iter()
-                .map(|by| {
-                    let expr = by.expr.clone().transform_up(|expr| {
-                        let Expr::Column(column) = &expr else {
-                            return Ok(Transformed::no(expr));
-                        };
-                        let place = projection.schema.index_of_column(column)?;
-                        let value = projection.expr[place].clone().unalias_nested().data;
-                        Ok(Transformed::new(value, true, TreeNodeRecursion::Jump))
-                    })?;
-                    Ok(SortExpr {
-                        expr: expr.data,
-                        ..by.clone()
-                    })
-                })
-                .collect::<Result<Vec<_>>>()?;
-            Some((order, rows))
-        }
-        _ => return Ok(None),
-    };
-    let all = fields_of(projection.schema.as_ref());
-    let kept = names.as_ref().map_or(all.len(), Vec::len);
-    Ok(Some(Parts {
-        top,
-        projection: projection
-            .expr
-            .iter()
-            .cloned()
-            .zip(all)
-            .take(kept)
-            .collect(),
-        having,
-        groups: aggregate.group_expr.clone(),
-        aggregates: aggregate.aggr_expr.clone(),
-        grouped: Arc::clone(&aggregate.schema),
-        filter,
-        source: Arc::clone(below.schema()),
-    }))
-}
-
-fn fields_of(schema: &DFSchema) -> Vec<String> {
-    schema
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect()
 }
 
 impl Job<'_> {
@@ -475,6 +365,9 @@ impl Job<'_> {
         line("topic", &self.source.topic);
         line("event time", &self.source.event_time);
         line("windows", &window.text());
+        if window.is_bounded() {
+            line("grace", &format!("{} ms", self.sink.grace.as_millis()));
+        }
         if spread != Spread::Key {
             line("spread", &format!("{spread:?}").to_lowercase());
         }

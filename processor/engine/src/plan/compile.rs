@@ -17,8 +17,9 @@ use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
-use super::build::{Job, Parts};
+use super::build::Job;
 use super::groups::{Aggregate, Fragments, GroupColumn, Top};
+use super::parts::Parts;
 use super::reads::Reads;
 use super::score::Scores;
 use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};

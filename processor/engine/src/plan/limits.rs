@@ -2,9 +2,10 @@
 
 use datafusion_expr::Expr;
 
-use super::build::{Job, Parts};
+use super::build::Job;
 use super::context::WINDOW_COLUMNS;
 use super::groups::GroupColumn;
+use super::parts::Parts;
 use super::{check, score};
 use crate::functions::anomaly::AnomalyScore;
 use crate::sql::{Emit, JobError};

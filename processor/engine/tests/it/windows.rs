@@ -262,3 +262,34 @@ fn an_aggregate_without_groups_is_refused() {
         "{errors:?}"
     );
 }
+
+#[test]
+fn what_decides_when_windows_close_is_in_the_fingerprint() {
+    let with = |options: &str, window: &str| {
+        let text = format!(
+            "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
+             CREATE SINK out WITH (topic = 'out', key = 'window_start'{options});
+             INSERT INTO out SELECT window_start, count(*) AS n
+             FROM {window} GROUP BY window_start"
+        );
+        planned(&text, &trips_schema()).unwrap().fingerprint
+    };
+    let hour = "TUMBLE(trips, pickup_at, INTERVAL '1 hour')";
+    let plain = with("", hour);
+    for (options, window) in [
+        (", grace = INTERVAL '1 minute'", hour),
+        ("", "TUMBLE(trips, pickup_at, INTERVAL '2 hours')"),
+        (
+            "",
+            "HOP(trips, pickup_at, INTERVAL '1 hour', INTERVAL '1 hour')",
+        ),
+        ("", "SESSION(trips, pickup_at, INTERVAL '1 hour')"),
+    ] {
+        assert_ne!(with(options, window), plain, "{options} {window}");
+    }
+    assert_eq!(
+        with(", emit = 'changes'", hour),
+        plain,
+        "the state is the same"
+    );
+}

@@ -55,11 +55,11 @@ impl Session<'_> {
                     {
                         continue;
                     }
-                    let bounds = self
-                        .worker
-                        .log
-                        .bounds(partition)
-                        .doing("a partition can't be looked at")?;
+                    let bounds = match self.worker.log.bounds(partition) {
+                        // The broker is away: it is looked at again.
+                        Err(error) if error.class() == Class::Retry => continue,
+                        other => other.doing("a partition can't be looked at")?,
+                    };
                     let seen = (watermark, bounds.end);
                     self.upstream.seen.insert(partition.clone(), seen);
                 }

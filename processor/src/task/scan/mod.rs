@@ -2,27 +2,27 @@
 //!
 //! It keeps no state but how far its event time has come, which stands in the committed offset's metadata.
 
+mod given;
+mod quiet;
+mod times;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use engine::partial::{FORMAT_VERSION, Header};
-use engine::plan::FragmentError;
 use engine::shard;
 use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
-use schemas::decode::{DecodeError, PushError};
-use schemas::{Registry, RegistryError, SchemaId};
+use schemas::Registry;
+use schemas::decode::PushError;
 
 use super::decoder::Decoder;
 use crate::job::{Job, SourceTopic};
 use crate::offsets::{ScanCounts, SourceState};
-use crate::words;
 
-/// How long an idle partition waits before it says again where its event time would be by the clock.
-const ADVANCE_INTERVAL_MS: i64 = 1000;
+pub use given::{Dead, Outgoing, ScanError, Taken};
+use quiet::Quiet;
+use times::latest_event;
 
 /// The scan of one source partition.
 pub struct ScanTask {
@@ -70,87 +70,6 @@ struct RangeQuery {
     /// Partial rows, or results of a query without state.
     partials: Vec<RecordBatch>,
     counts: ScanCounts,
-}
-
-/// What is known of a partition that brings nothing.
-#[derive(Default)]
-struct Quiet {
-    /// Since when its end is reached, by the clock.
-    since_ms: Option<i64>,
-    /// Where that end is.
-    end: Offset,
-    idle: bool,
-    last_mark_ms: i64,
-    advance_to: Option<i64>,
-}
-
-/// A record that can't be processed.
-#[derive(Debug)]
-pub struct Dead {
-    /// Its offset.
-    pub offset: Offset,
-    /// A short code, the same for all of a kind.
-    pub reason: &'static str,
-    /// What exactly is wrong.
-    pub detail: String,
-    /// Its writer's schema, if that could be read.
-    pub schema_id: Option<SchemaId>,
-    /// Its value.
-    pub raw: Vec<u8>,
-}
-
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// Its records that can't be processed.
-    pub dead: Vec<Dead>,
-    /// Where the task stopped because the registry can't be reached: the record at this offset was not taken.
-    pub stopped: Option<(Offset, RegistryError)>,
-}
-
-/// What a range gives.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// A record for the partials topic, one per query and shard.
-    Partial {
-        /// Which query, by its place in [`Job::queries`].
-        query: usize,
-        /// To which shard.
-        shard: i32,
-        /// What stands beside the rows.
-        header: Header,
-        /// The rows; `None` if there are none for this shard.
-        rows: Option<RecordBatch>,
-    },
-    /// Results of a query without state.
-    Results {
-        /// Which query, by its place in [`Job::queries`].
-        query: usize,
-        /// The rows.
-        rows: RecordBatch,
-    },
-}
-
-/// Why a scan can't go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ScanError {
-    /// The decoder failed as a whole.
-    #[error("records can't be decoded into columns")]
-    Decode(#[from] DecodeError),
-    /// A fragment failed.
-    #[error(transparent)]
-    Fragment(#[from] FragmentError),
-    /// Rows can't be left out, or spread over shards.
-    #[error("rows can't be filtered, or spread over shards")]
-    Rows(#[from] arrow::error::ArrowError),
-    /// The decoder has not the columns that the plan asks for.
-    #[error("column {column} of topic {topic} is missing, or is not a timestamp")]
-    Column {
-        /// Which column.
-        column: String,
-        /// Of which topic.
-        topic: String,
-    },
 }
 
 impl ScanTask {
@@ -323,136 +242,6 @@ impl ScanTask {
         Ok(())
     }
 
-    /// Notes that no row earlier than `event_ms` will come any more, as the query that writes the topic says.
-    pub fn hear(&mut self, event_ms: i64) {
-        if self.is_fed && self.state.max_event_ms < Some(event_ms) {
-            self.state.max_event_ms = Some(event_ms);
-            self.range.mark_due = true;
-        }
-    }
-
-    /// How far the partition is read, what comes to nobody included.
-    pub fn position(&self) -> Offset {
-        match self.quiet.since_ms {
-            Some(_) => self.next.max(self.quiet.end),
-            None => self.next,
-        }
-    }
-
-    /// Takes out the rows whose event time lies behind `latest`: dead letters, of each query.
-    fn leave_out_future(
-        &mut self,
-        decoded: RecordBatch,
-        rows: &mut Vec<usize>,
-        batch: &Batch,
-        latest: i64,
-        taken: &mut Taken,
-    ) -> Result<RecordBatch, ScanError> {
-        let times = self.event_times(&decoded)?;
-        if arrow::compute::max(&times).is_none_or(|time| time <= latest) {
-            return Ok(decoded);
-        }
-        let keep: BooleanArray = times
-            .iter()
-            .map(|time| Some(time.is_none_or(|time| time <= latest)))
-            .collect();
-        let mut dead = 0;
-        let mut place = 0;
-        rows.retain(|row| {
-            let kept = keep.value(place);
-            if !kept {
-                let record = batch.get(*row);
-                dead += 1;
-                taken.dead.push(Dead {
-                    offset: record.offset,
-                    reason: TOO_FAR_AHEAD,
-                    detail: format!(
-                        "its event time, {}, is {} behind {}: the clock when it was read, and max_ahead",
-                        words::instant(times.value(place)),
-                        words::length_ms(times.value(place).saturating_sub(latest)),
-                        words::instant(latest),
-                    ),
-                    schema_id: None,
-                    raw: record.value.unwrap_or_default().to_vec(),
-                });
-            }
-            place += 1;
-            kept
-        });
-        for range in &mut self.range.queries {
-            range.counts.dead += dead;
-        }
-        Ok(filter_record_batch(&decoded, &keep)?)
-    }
-
-    /// The event times of decoded rows, in milliseconds since 1970.
-    fn event_times(&self, decoded: &RecordBatch) -> Result<Int64Array, ScanError> {
-        event_millis(decoded.column(self.event_time).as_ref()).ok_or_else(|| ScanError::Column {
-            column: decoded.schema().field(self.event_time).name().clone(),
-            topic: self.partition.topic.to_string(),
-        })
-    }
-
-    /// Notes that the partition's end was reached at `position`, at this time by the clock.
-    pub fn reached_end(&mut self, position: Offset, now_ms: i64) {
-        // Behind the last record there may be control records: they are no reason to write an empty range.
-        self.quiet.end = position;
-        self.quiet.since_ms.get_or_insert(now_ms);
-    }
-
-    /// Looks at the clock: whether the partition is idle, and how far its time would be.
-    pub fn tick(&mut self, now_ms: i64) {
-        let (Some(timeout), Some(since), false) = (
-            self.idle_timeout_ms,
-            self.quiet.since_ms,
-            self.state.ended || self.is_fed,
-        ) else {
-            return;
-        };
-        let elapsed = now_ms.saturating_sub(since);
-        if elapsed < timeout {
-            return;
-        }
-        if !self.quiet.idle {
-            self.quiet.idle = true;
-            self.range.mark_due = true;
-        }
-        if !self.idle_advance {
-            return;
-        }
-        // By the clock, time goes on from where it was, until every window that this partition could still hold is over.
-        if let (Some(watermark), Some(latest)) = (self.watermark(), self.state.max_event_ms) {
-            let over = latest.saturating_add(self.longest_wait_ms);
-            let advanced = watermark.saturating_add(elapsed).min(over);
-            if self.quiet.advance_to < Some(advanced)
-                && (now_ms.saturating_sub(self.quiet.last_mark_ms) >= ADVANCE_INTERVAL_MS
-                    || advanced == over)
-            {
-                self.quiet.advance_to = Some(advanced);
-                self.quiet.last_mark_ms = now_ms;
-                self.range.mark_due = true;
-            }
-        }
-    }
-
-    /// Notes that no more input will come, once the task has come to the end at `stable`.
-    pub fn end_at(&mut self, stable: Offset) {
-        if !self.state.ended && self.quiet.since_ms.is_some() && self.quiet.end >= stable {
-            self.state.ended = true;
-            self.range.mark_due = true;
-        }
-    }
-
-    /// Whether all that there was has been read, so that nobody need wait for it.
-    pub fn at_end(&self) -> bool {
-        self.state.ended || self.quiet.since_ms.is_some()
-    }
-
-    /// Whether it has brought nothing for the idle timeout.
-    pub fn idle(&self) -> bool {
-        self.quiet.idle
-    }
-
     /// Whether the end of the input has been announced and committed.
     pub fn ended(&self) -> bool {
         self.committed.ended
@@ -577,39 +366,6 @@ impl ScanTask {
 
 /// The reason code of rows that a query can't take: without a usable event time, or with values that its expressions fail on.
 const UNUSABLE: &str = "unusable_row";
-/// The reason code of rows whose event time is further ahead of the clock than `max_ahead` allows.
-const TOO_FAR_AHEAD: &str = "too_far_ahead";
-
 fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A column of instants in milliseconds since 1970, as the engine counts them; `None` if it holds others than instants.
-fn event_millis(column: &dyn Array) -> Option<Int64Array> {
-    let DataType::Timestamp(unit, _) = column.data_type() else {
-        return None;
-    };
-    if let Some(times) = column.as_primitive_opt::<TimestampMillisecondType>() {
-        return Some(times.reinterpret_cast::<Int64Type>());
-    }
-    let raw = cast(column, &DataType::Int64).ok()?;
-    let raw = raw.as_primitive_opt::<Int64Type>()?;
-    Some(match unit {
-        TimeUnit::Second => raw.unary(|time| time.saturating_mul(1_000)),
-        TimeUnit::Millisecond => raw.clone(),
-        TimeUnit::Microsecond => raw.unary(|time| time.div_euclid(1_000)),
-        TimeUnit::Nanosecond => raw.unary(|time| time.div_euclid(1_000_000)),
-    })
-}
-
-/// The latest event time, some rows left out.
-fn latest_event(times: &Int64Array, without: &[u32]) -> Option<i64> {
-    if without.is_empty() {
-        return arrow::compute::max(times);
-    }
-    let usable = times
-        .iter()
-        .zip(0u32..)
-        .filter(|(_, row)| !without.contains(row));
-    usable.filter_map(|(time, _)| time).max()
 }

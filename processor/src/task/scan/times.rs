@@ -1,0 +1,99 @@
+//! The event times of decoded rows, and those that lie too far in the future.
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
+use arrow::record_batch::RecordBatch;
+use runtime::log::Batch;
+
+use super::{Dead, ScanError, ScanTask, Taken};
+use crate::words;
+
+/// The reason code of rows whose event time is further ahead of the clock than `max_ahead` allows.
+const TOO_FAR_AHEAD: &str = "too_far_ahead";
+
+impl ScanTask {
+    /// Takes out the rows whose event time lies behind `latest`: dead letters, of each query.
+    pub(super) fn leave_out_future(
+        &mut self,
+        decoded: RecordBatch,
+        rows: &mut Vec<usize>,
+        batch: &Batch,
+        latest: i64,
+        taken: &mut Taken,
+    ) -> Result<RecordBatch, ScanError> {
+        let times = self.event_times(&decoded)?;
+        if arrow::compute::max(&times).is_none_or(|time| time <= latest) {
+            return Ok(decoded);
+        }
+        let keep: BooleanArray = times
+            .iter()
+            .map(|time| Some(time.is_none_or(|time| time <= latest)))
+            .collect();
+        let mut dead = 0;
+        let mut place = 0;
+        rows.retain(|row| {
+            let kept = keep.value(place);
+            if !kept {
+                let record = batch.get(*row);
+                dead += 1;
+                taken.dead.push(Dead {
+                    offset: record.offset,
+                    reason: TOO_FAR_AHEAD,
+                    detail: format!(
+                        "its event time, {}, is {} behind {}: the clock when it was read, and max_ahead",
+                        words::instant(times.value(place)),
+                        words::length_ms(times.value(place).saturating_sub(latest)),
+                        words::instant(latest),
+                    ),
+                    schema_id: None,
+                    raw: record.value.unwrap_or_default().to_vec(),
+                });
+            }
+            place += 1;
+            kept
+        });
+        for range in &mut self.range.queries {
+            range.counts.dead += dead;
+        }
+        Ok(filter_record_batch(&decoded, &keep)?)
+    }
+
+    /// The event times of decoded rows, in milliseconds since 1970.
+    pub(super) fn event_times(&self, decoded: &RecordBatch) -> Result<Int64Array, ScanError> {
+        event_millis(decoded.column(self.event_time).as_ref()).ok_or_else(|| ScanError::Column {
+            column: decoded.schema().field(self.event_time).name().clone(),
+            topic: self.partition.topic.to_string(),
+        })
+    }
+}
+
+/// A column of instants in milliseconds since 1970, as the engine counts them; `None` if it holds others than instants.
+fn event_millis(column: &dyn Array) -> Option<Int64Array> {
+    let DataType::Timestamp(unit, _) = column.data_type() else {
+        return None;
+    };
+    if let Some(times) = column.as_primitive_opt::<TimestampMillisecondType>() {
+        return Some(times.reinterpret_cast::<Int64Type>());
+    }
+    let raw = cast(column, &DataType::Int64).ok()?;
+    let raw = raw.as_primitive_opt::<Int64Type>()?;
+    Some(match unit {
+        TimeUnit::Second => raw.unary(|time| time.saturating_mul(1_000)),
+        TimeUnit::Millisecond => raw.clone(),
+        TimeUnit::Microsecond => raw.unary(|time| time.div_euclid(1_000)),
+        TimeUnit::Nanosecond => raw.unary(|time| time.div_euclid(1_000_000)),
+    })
+}
+
+/// The latest event time, some rows left out.
+pub(super) fn latest_event(times: &Int64Array, without: &[u32]) -> Option<i64> {
+    if without.is_empty() {
+        return arrow::compute::max(times);
+    }
+    let usable = times
+        .iter()
+        .zip(0u32..)
+        .filter(|(_, row)| !without.contains(row));
+    usable.filter_map(|(time, _)| time).max()
+}
