@@ -36,7 +36,7 @@ pub struct Taken {
 pub enum Outgoing {
     /// A record for the partials topic, one per query and shard.
     Partial {
-        /// Which query, by its place in [`Job::queries`].
+        /// Which query, by its place in [`crate::job::Job::queries`].
         query: usize,
         /// To which shard.
         shard: i32,
@@ -47,7 +47,7 @@ pub enum Outgoing {
     },
     /// Results of a query without state.
     Results {
-        /// Which query, by its place in [`Job::queries`].
+        /// Which query, by its place in [`crate::job::Job::queries`].
         query: usize,
         /// The rows.
         rows: RecordBatch,
