@@ -29,6 +29,9 @@ pub(super) fn count(
             .try_collect()
             .await
             .map_err(|error| failed(in_words(&error)))?;
+        if files.is_empty() {
+            no_other_server(store, prefix).await?;
+        }
         let mut rows = futures::stream::iter(
             files
                 .iter()
@@ -41,6 +44,21 @@ pub(super) fn count(
         }
         Ok((files.len() as u64, total))
     })
+}
+
+/// A server that answers everything with a page of its own looks like an empty lake: it also has what can't be there.
+async fn no_other_server(store: &Arc<dyn ObjectStore>, prefix: &Path) -> Result<(), AuditError> {
+    match store.head(&prefix.clone().join("_no-such-object")).await {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Ok(_) => Err(AuditError::Lake {
+            detail: format!(
+                "what answers for {store} seems not to be an object store; correct sink_s3.endpoint"
+            ),
+        }),
+        Err(error) => Err(AuditError::Lake {
+            detail: in_words(&error),
+        }),
+    }
 }
 
 /// What to do about a store's failure, and what it says.

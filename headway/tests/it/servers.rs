@@ -316,6 +316,27 @@ fn a_store_that_is_missing_refuses_or_is_another_server_is_named_with_what_to_do
 }
 
 #[test]
+fn an_audit_does_not_take_another_server_for_an_empty_lake() {
+    let pipeline = Pipeline::embedded();
+    let created = pipeline.with("headway", &["setup"], &[]);
+    assert!(created.status.success(), "{}", text(&created.stderr));
+    let address = format!("http://{}", answering(200, "<html></html>"));
+    let settings = [
+        PATIENCE[3],
+        ("HEADWAY_SINK_S3_SECRET_ACCESS_KEY", "secret"),
+        ("HEADWAY_SINK_S3_URL", "s3://bucket/lake"),
+        ("HEADWAY_SINK_S3_ENDPOINT", address.as_str()),
+    ];
+    let output = pipeline.with("headway", &["audit", "--no-documents"], &settings);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let (_, error) = said.split_once("error: ").unwrap();
+    for word in ["the lake can't be read", "correct sink_s3.endpoint"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
 fn an_opensearch_that_is_missing_refuses_or_is_another_server_is_named_with_what_to_do() {
     let at = |address: &str, words: &[&str]| {
         let settings = [("HEADWAY_SINK_OPENSEARCH_URL", address)];
