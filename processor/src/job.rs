@@ -85,6 +85,10 @@ pub struct JobQuery {
 pub struct Folded {
     /// Where its partial rows go.
     pub partials_topic: String,
+    /// That topic's id.
+    pub partials_topic_id: String,
+    /// Where snapshots of its state go.
+    pub state_topic: String,
     /// Where its late rows are reported.
     pub late_topic: String,
 }
@@ -263,10 +267,13 @@ impl Job {
         self.queries
             .iter()
             .flat_map(|query| {
-                let folded = query
-                    .folded
-                    .iter()
-                    .flat_map(|folded| [folded.partials_topic.clone(), folded.late_topic.clone()]);
+                let folded = query.folded.iter().flat_map(|folded| {
+                    [
+                        folded.partials_topic.clone(),
+                        folded.state_topic.clone(),
+                        folded.late_topic.clone(),
+                    ]
+                });
                 folded.chain([query.plan.sink.topic.clone()])
             })
             .chain(dead_letters)
@@ -298,6 +305,7 @@ impl JobQuery {
         let source = topics::existing_source(log, &plan.source.topic)?;
         let QueryTopics {
             partials,
+            state,
             late,
             output,
         } = QueryTopics::new(
@@ -318,10 +326,15 @@ impl JobQuery {
         let folded = match plan.window {
             None => None,
             Some(_) => {
-                let partials = partials.durable(options.durability);
-                topics::ensure_partials(log, &partials, options.durability)?;
+                let sharded = |wanted: Wanted| {
+                    let wanted = wanted.durable(options.durability);
+                    topics::ensure_sharded(log, &wanted, options.durability)
+                };
+                let partials = sharded(partials)?;
                 Some(Folded {
-                    partials_topic: partials.spec.name,
+                    partials_topic: partials.name,
+                    partials_topic_id: partials.id,
+                    state_topic: sharded(state)?.name,
                     late_topic: fitting(late)?,
                 })
             }

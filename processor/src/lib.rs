@@ -3,6 +3,7 @@
 //! ```text
 //!   job text ──job──▶ Job ──▶ workers, each: consumer + transactional producer + tasks
 //!     trips-p ──ScanTask──▶ <app>.<query>.partials ──MergeTask──▶ results, <app>.<query>.late
+//!                                                        └─ now and then ─▶ <app>.<query>.state
 //! ```
 
 pub mod check;
@@ -14,6 +15,7 @@ pub mod offsets;
 pub mod partial;
 pub mod progress;
 mod run;
+pub mod snapshot;
 pub mod task;
 pub mod topics;
 pub mod windows;

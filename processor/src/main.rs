@@ -92,6 +92,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     let shown = Arc::clone(&progress);
     let page = json_page("/windows", move || windows::page(&shown));
     let service = Service::start_with(&config, page)?;
+    let ready = service.condition("state");
     let (log, registry) = service.connect(&config)?;
     let options = Options {
         job: JobOptions {
@@ -117,6 +118,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         metrics: Arc::new(Metrics::new(&service.metrics)?),
         edge_metrics: service.edge_metrics.clone(),
         progress,
+        ready,
     };
     if cli.once {
         options.lifecycle.drain();

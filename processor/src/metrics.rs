@@ -1,6 +1,6 @@
 //! The processor's metrics: every name in one place.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// What the processor counts.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ pub struct Metrics {
     pub sessions: IntCounter,
     /// Source partitions that wait for slower ones.
     pub paused_partitions: IntGauge,
+    /// Snapshots of shards committed.
+    pub snapshots: IntCounter,
+    /// Bytes of snapshots written, compressed.
+    pub snapshot_bytes: IntCounter,
+    /// How far the state of this process's shards is restored: the least share, from 0 to 1.
+    pub restored_ratio: Gauge,
+    /// How long restoring will take, by what it has taken so far.
+    pub restore_eta_seconds: Gauge,
 }
 
 impl Metrics {
@@ -49,7 +57,28 @@ impl Metrics {
             "Source partitions that are paused until slower ones have caught up (max_drift)",
         )?;
         registry.register(Box::new(paused_partitions.clone()))?;
+        let gauge = |name: &str, help: &str| {
+            let gauge = Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         Ok(Self {
+            snapshots: counter(
+                "headway_processor_snapshots_total",
+                "Snapshots of shards committed",
+            )?,
+            snapshot_bytes: counter(
+                "headway_processor_snapshot_bytes_total",
+                "Bytes of snapshots written",
+            )?,
+            restored_ratio: gauge(
+                "headway_processor_restored_ratio",
+                "How far the state of this process's shards is restored: the least share",
+            )?,
+            restore_eta_seconds: gauge(
+                "headway_processor_restore_eta_seconds",
+                "How long restoring will go on, by what it has taken so far",
+            )?,
             paused_partitions,
             records_in: counter(
                 "headway_processor_records_in_total",

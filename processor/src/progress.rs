@@ -25,6 +25,8 @@ struct Inner {
     /// What shards heard of source partitions.
     heard: BTreeMap<(String, i32), Heard>,
     windows: BTreeMap<(String, i32), ShardWindows>,
+    /// Since when, by the clock, state has been restored without a break.
+    restoring_since_ms: Option<i64>,
 }
 
 /// A source partition that a worker of this process reads.
@@ -151,7 +153,12 @@ impl Progress {
                 inner.here.remove(&(topic.to_owned(), partition));
             }
             Some(query) => {
-                inner.windows.remove(&(query.to_owned(), partition));
+                let shard = (query.to_owned(), partition);
+                inner.windows.remove(&shard);
+                // Whoever has it now restores it.
+                if let Some(shard) = inner.shards.get_mut(&shard) {
+                    shard.restored = 1.0;
+                }
             }
         }
     }
@@ -220,6 +227,21 @@ impl Progress {
     /// All shards, by query and number.
     pub fn shards(&self) -> BTreeMap<(String, i32), ShardProgress> {
         self.lock().shards.clone()
+    }
+
+    /// How far restoring is, as of now by the clock: the least share, from 0 to 1, and how many milliseconds it will go on
+    /// at its pace so far. `None` while nothing is restored.
+    pub fn restoring(&self, now_ms: i64) -> Option<(f64, Option<i64>)> {
+        let restored = self.totals().restored;
+        let mut inner = self.lock();
+        if restored >= 1.0 {
+            inner.restoring_since_ms = None;
+            return None;
+        }
+        let since = *inner.restoring_since_ms.get_or_insert(now_ms);
+        let taken = now_ms.saturating_sub(since) as f64;
+        let to_go = (restored > 0.0).then(|| (taken * (1.0 - restored) / restored) as i64);
+        Some((restored, to_go))
     }
 
     /// All of it, added up.

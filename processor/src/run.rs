@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use runtime::clock::Clock;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::Log;
+use runtime::telemetry::Condition;
 use schemas::Registry;
 
 use crate::job::{Job, JobLoadError, JobOptions};
@@ -39,6 +40,8 @@ pub struct Options {
     pub edge_metrics: runtime::metrics::Metrics,
     /// What can be looked at.
     pub progress: Arc<Progress>,
+    /// Holds while no state is being restored.
+    pub ready: Condition,
 }
 
 /// Why a processor stopped.
@@ -92,6 +95,7 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
             metrics: Arc::clone(&options.metrics),
             edge_metrics: options.edge_metrics.clone(),
             progress: Arc::clone(&options.progress),
+            ready: options.ready.clone(),
         };
         let slot = worker.slot.clone();
         let failed = Arc::clone(&abandon);

@@ -15,11 +15,18 @@ pub fn late(application_id: &str, query: &str) -> String {
     format!("{application_id}.{query}.late")
 }
 
+/// Where a query's state is written down: `<application id>.<query>.state`, one partition per shard.
+pub fn state(application_id: &str, query: &str) -> String {
+    format!("{application_id}.{query}.state")
+}
+
 /// A query's own topics, as they are created.
 #[derive(Clone, Debug)]
 pub struct QueryTopics {
     /// Its partial rows: nothing is ever deleted from it but what a snapshot covers.
     pub partials: Wanted,
+    /// Snapshots of its state: compacted.
+    pub state: Wanted,
     /// Reports of its late rows.
     pub late: Wanted,
     /// Its results.
@@ -38,6 +45,9 @@ impl QueryTopics {
         let shards = i32::try_from(shards).unwrap_or(i32::MAX);
         Self {
             partials: Wanted::new(partials(application_id, query), shards, Use::State)
+                .with("max.message.bytes", &MAX_BYTES.to_string())
+                .fixed(),
+            state: Wanted::new(state(application_id, query), shards, Use::Latest)
                 .with("max.message.bytes", &MAX_BYTES.to_string())
                 .fixed(),
             late: Wanted::new(late(application_id, query), 1, Use::Records),
@@ -66,7 +76,7 @@ pub enum TopicError {
         /// Which.
         topic: String,
     },
-    /// The partials topic has another number of partitions than the job has shards.
+    /// The partials topic, or that of the state, has another number of partitions than the job has shards.
     #[error(
         "topic {topic} has {partitions} partitions, but the job has {shards} shards, which are fixed when it first runs: set processor.shards to {partitions}, or run the changed job under a new application id"
     )]
@@ -105,12 +115,13 @@ pub fn ensure(log: &dyn Log, spec: &TopicSpec) -> Result<(), TopicError> {
         })
 }
 
-/// Creates the partials topic, or checks that the one that is there keeps everything and has the job's shards.
-pub fn ensure_partials(
+/// Creates the topic of partials or of state, or checks that the one that is there keeps what it must and has the job's
+/// shards.
+pub fn ensure_sharded(
     log: &dyn Log,
     wanted: &Wanted,
     durability: Durability,
-) -> Result<(), TopicError> {
+) -> Result<TopicDescription, TopicError> {
     ensure(log, &wanted.spec)?;
     let found = existing_source(log, &wanted.spec.name)?;
     if found.partitions != wanted.spec.partitions {
@@ -120,5 +131,6 @@ pub fn ensure_partials(
             shards: wanted.spec.partitions,
         });
     }
-    Ok(topics::check(&found, wanted.role, durability)?)
+    topics::check(&found, wanted.role, durability)?;
+    Ok(found)
 }

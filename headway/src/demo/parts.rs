@@ -120,6 +120,7 @@ impl Parts {
             metrics: Arc::new(processor::metrics::Metrics::new(&metrics)?),
             edge_metrics: edges.clone(),
             progress: Arc::default(),
+            ready: runtime::telemetry::Readiness::new().condition("state"),
         };
 
         let layout = Layout::new()

@@ -80,6 +80,7 @@ impl Plan {
                 .map_or(default, |found| found.partitions);
             let QueryTopics {
                 partials,
+                state,
                 late,
                 output,
             } = QueryTopics::new(
@@ -92,6 +93,7 @@ impl Plan {
             // A query without groups has no state.
             if insert.window.is_some() {
                 plan.add(partials, "partial rows, the job's state");
+                plan.add(state, "snapshots of the job's state");
                 plan.need(&late, shipped::LATE, false);
                 plan.add(late, "reports of late rows");
             }

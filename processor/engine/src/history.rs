@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 /// How many windows a group must have had before a score means anything.
@@ -56,6 +59,93 @@ impl History {
     /// Whether no group is.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    /// The columns of [`History::rows`]: key, end of the last window, and for each score count, mean and sum of squares.
+    pub(crate) fn schema(scores: usize) -> SchemaRef {
+        let mut fields = vec![
+            Field::new("key", DataType::Binary, false),
+            Field::new("last_end", DataType::Int64, false),
+        ];
+        for score in 0..scores {
+            fields.push(Field::new(
+                format!("windows_{score}"),
+                DataType::Int64,
+                false,
+            ));
+            fields.push(Field::new(
+                format!("mean_{score}"),
+                DataType::Float64,
+                false,
+            ));
+            fields.push(Field::new(
+                format!("squares_{score}"),
+                DataType::Float64,
+                false,
+            ));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Everything in it, in order of key; `None` if that is nothing.
+    pub(crate) fn rows(&self, scores: usize) -> Option<RecordBatch> {
+        if self.is_empty() {
+            return None;
+        }
+        let entries = || self.groups.values();
+        let keys: BinaryArray = self.groups.keys().map(|key| Some(key.as_ref())).collect();
+        let ends = Int64Array::from_iter_values(entries().map(|entry| entry.last_end));
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(ends)];
+        for score in 0..scores {
+            let of = |entry: &Entry| entry.moments.get(score).copied().unwrap_or_default();
+            let windows = entries().map(|entry| of(entry).windows as i64);
+            columns.push(Arc::new(Int64Array::from_iter_values(windows)));
+            let means = entries().map(|entry| of(entry).mean);
+            columns.push(Arc::new(Float64Array::from_iter_values(means)));
+            let squares = entries().map(|entry| of(entry).squares);
+            columns.push(Arc::new(Float64Array::from_iter_values(squares)));
+        }
+        // The columns are made as the schema says, and of one length.
+        RecordBatch::try_new(Self::schema(scores), columns).ok()
+    }
+
+    /// The history that these rows hold; `None` if they have other columns than [`History::rows`] gives.
+    pub(crate) fn from_rows(rows: &RecordBatch, scores: usize) -> Option<Self> {
+        let expected = Self::schema(scores);
+        let fits = rows.num_columns() == expected.fields().len()
+            && (rows.columns().iter().zip(expected.fields())).all(|(column, field)| {
+                column.data_type() == field.data_type() && column.null_count() == 0
+            });
+        if !fits {
+            return None;
+        }
+        let mut history = Self::default();
+        let keys = rows.column(0).as_binary::<i32>();
+        let ends = rows.column(1).as_primitive::<Int64Type>();
+        for row in 0..rows.num_rows() {
+            let moments: Vec<Moments> = (0..scores)
+                .map(|score| {
+                    let at = 2 + 3 * score;
+                    let float =
+                        |at: usize| rows.column(at).as_primitive::<Float64Type>().value(row);
+                    let windows = rows.column(at).as_primitive::<Int64Type>().value(row);
+                    Moments {
+                        windows: u64::try_from(windows).unwrap_or_default(),
+                        mean: float(at + 1),
+                        squares: float(at + 2),
+                    }
+                })
+                .collect();
+            let key: Arc<[u8]> = Arc::from(keys.value(row));
+            let last_end = ends.value(row);
+            history.by_end.insert_mut((last_end, Arc::clone(&key)));
+            let entry = Entry {
+                last_end,
+                moments: moments.into(),
+            };
+            history.groups.insert_mut(key, entry);
+        }
+        Some(history)
     }
 
     /// Each value's score against the group's windows so far. `None` for a null, before the third window, and while

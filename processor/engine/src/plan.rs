@@ -203,6 +203,11 @@ impl Query {
         !self.fragments.scored.is_empty()
     }
 
+    /// How many scores it has.
+    pub(crate) fn scores(&self) -> usize {
+        self.fragments.scored.len()
+    }
+
     /// Rows of a query without groups as results: `offsets` are those of the source records that they were made of.
     ///
     /// # Errors

@@ -9,11 +9,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Event time that is further than any row: the input has ended.
 pub const END_OF_TIME: i64 = i64::MAX;
 
 /// What one partition last said of its time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PartitionTime {
     /// Its watermark; `None` before its first row.
     pub watermark: Option<i64>,
@@ -37,7 +40,8 @@ pub struct Holding {
 }
 
 /// The watermark of a source: never goes back, whatever the partitions say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Watermark {
     expected: i32,
     partitions: BTreeMap<i32, PartitionTime>,

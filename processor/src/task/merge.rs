@@ -13,6 +13,7 @@ use runtime::log::{Batch, Offset, TopicPartition};
 use crate::job::JobQuery;
 use crate::offsets::ShardState;
 use crate::partial::{self, PartialError};
+use crate::snapshot::restore::Restored;
 
 /// The fold of one shard.
 pub struct MergeTask {
@@ -25,6 +26,8 @@ pub struct MergeTask {
     committed: Progress,
     /// Partials below this offset were folded before; what they gave is out already.
     restore_to: Offset,
+    /// The offset of the snapshot that it was made from.
+    restored_from: Offset,
 }
 
 #[derive(Clone)]
@@ -33,7 +36,12 @@ struct Progress {
     position: Offset,
     emitted: u64,
     changes: u64,
+    /// What it would cost to fold again what was folded since the last snapshot: see [`RECORD_COST`].
+    cost: u64,
 }
+
+/// What it costs to fold a record without rows, where a row costs 1.
+const RECORD_COST: u64 = 200;
 
 /// Something that a partials record gave.
 #[derive(Debug)]
@@ -88,27 +96,33 @@ pub enum MergeError {
 }
 
 impl MergeTask {
-    /// A shard that has nothing folded yet. Partials below `restore_to`, the committed offset, will be folded without
-    /// giving anything; `state` is what stands committed there.
+    /// A shard that goes on from a snapshot, or from the beginning. Partials below `restore_to`, the committed offset, will
+    /// be folded without giving anything; `state` is what stands committed there.
     pub fn new(
         partition: TopicPartition,
         query_index: usize,
         query: Arc<JobQuery>,
+        restored: Option<Restored>,
         restore_to: Offset,
         state: ShardState,
     ) -> Self {
-        let fold = Fold::new(Arc::clone(&query.plan), query.fingerprint);
+        let (fold, position) = match restored {
+            Some(restored) => (restored.fold, restored.offset),
+            None => (Fold::new(Arc::clone(&query.plan), query.fingerprint), 0),
+        };
         let live = Progress {
             fold,
-            position: 0,
+            position,
             emitted: state.emitted,
             changes: state.changes,
+            cost: 0,
         };
         Self {
             partition,
             query_index,
             query,
             committed: live.clone(),
+            restored_from: live.position,
             live,
             restore_to,
         }
@@ -136,6 +150,7 @@ impl MergeTask {
                     source,
                 })?;
             self.live.position = record.offset + 1;
+            self.live.cost += RECORD_COST + rows.as_ref().map_or(0, RecordBatch::num_rows) as u64;
             if record.offset < self.restore_to {
                 if self.query.plan.has_history() {
                     for window in &applied.closed {
@@ -197,12 +212,33 @@ impl MergeTask {
         self.live.position < self.restore_to
     }
 
-    /// How far restoring is, from 0 to 1.
+    /// How far folding again what was folded before is, from 0 to 1.
     pub fn restored(&self) -> f64 {
-        if self.restoring() {
-            self.live.position as f64 / self.restore_to as f64
-        } else {
-            1.0
+        match self.restoring() {
+            true => {
+                let done = self.live.position - self.restored_from;
+                done as f64 / (self.restore_to - self.restored_from) as f64
+            }
+            false => 1.0,
+        }
+    }
+
+    /// Where it reads on.
+    pub fn position(&self) -> Offset {
+        self.live.position
+    }
+
+    /// The state that stands committed, the offset up to which partials are in it, and what it would cost to fold those
+    /// since the last snapshot again.
+    pub fn to_snapshot(&self) -> (&Fold, Offset, u64) {
+        let committed = &self.committed;
+        (&committed.fold, committed.position, committed.cost)
+    }
+
+    /// Notes that a snapshot of what was folded at this cost is committed.
+    pub fn snapshot_taken(&mut self, cost: u64) {
+        for progress in [&mut self.live, &mut self.committed] {
+            progress.cost = progress.cost.saturating_sub(cost);
         }
     }
 

@@ -7,6 +7,7 @@ use schemas::RegistryError;
 
 use crate::offsets::MetadataError;
 use crate::partial::PartialError;
+use crate::snapshot::SnapshotError;
 use crate::task::merge::MergeError;
 use crate::task::scan::ScanError;
 
@@ -70,13 +71,46 @@ pub enum WorkerError {
     },
     /// Partials that the state needs are gone.
     #[error(
-        "{partition} begins at offset {start}, not at 0: partials that this job's state is made of were deleted; run the job under a new application id"
+        "{partition} begins at offset {start}, but {}: partials that this job's state is made of were deleted; run the job under a new application id",
+        match .snapshot {
+            Some(offset) => format!("the last snapshot is of offset {offset}"),
+            None => "there is no snapshot of the state".to_owned(),
+        }
     )]
     PartialsGone {
         /// The partition.
         partition: TopicPartition,
         /// Where it begins.
         start: i64,
+        /// Up to which offset the last snapshot holds the state.
+        snapshot: Option<i64>,
+    },
+    /// A snapshot is of more than was committed.
+    #[error(
+        "the snapshot of {partition} is of offset {snapshot}, but {}: the group's offsets were reset by hand; set them back, or run the job under a new application id",
+        match .committed {
+            Some(offset) => format!("offset {offset} is committed"),
+            None => "no offset is committed".to_owned(),
+        }
+    )]
+    SnapshotAhead {
+        /// The partition.
+        partition: TopicPartition,
+        /// The snapshot's offset.
+        snapshot: i64,
+        /// What the group has committed.
+        committed: Option<i64>,
+    },
+    /// A shard's state can't be restored.
+    #[error(
+        "the state of {partition} can't be restored; to begin anew, run the job under a new application id"
+    )]
+    Snapshot {
+        /// The partials partition.
+        partition: TopicPartition,
+        /// Why.
+        #[source]
+        source: SnapshotError,
     },
     /// The committed offset lies behind the end: the topic was deleted and created again.
     #[error(
@@ -117,6 +151,8 @@ impl WorkerError {
             | Self::Encode { .. }
             | Self::Metadata { .. }
             | Self::PartialsGone { .. }
+            | Self::SnapshotAhead { .. }
+            | Self::Snapshot { .. }
             | Self::BehindEnd { .. } => Class::Fatal,
         }
     }
@@ -224,6 +260,22 @@ mod tests {
                 WorkerError::PartialsGone {
                     partition: partition.clone(),
                     start: 1,
+                    snapshot: None,
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::SnapshotAhead {
+                    partition: partition.clone(),
+                    snapshot: 2,
+                    committed: Some(1),
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Snapshot {
+                    partition: partition.clone(),
+                    source: SnapshotError::Version { found: 9 },
                 },
                 Class::Fatal,
             ),

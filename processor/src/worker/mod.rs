@@ -12,6 +12,7 @@ use std::time::Duration;
 use runtime::clock::Clock;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::{Class, Log};
+use runtime::telemetry::Condition;
 use schemas::Registry;
 
 pub use error::WorkerError;
@@ -36,6 +37,11 @@ pub struct WorkerOptions {
     pub transaction_timeout: Duration,
     /// Whether idle partitions stop holding the watermark back. Off where input is read to its end and then closed.
     pub idle_marks: bool,
+    /// From which cost of folding partials again on a snapshot of a shard is taken, if its state is not larger still: a row
+    /// counts 1, a record 200.
+    pub snapshot_cost: u64,
+    /// About how many bytes of a snapshot go into one transaction.
+    pub snapshot_bytes: usize,
 }
 
 impl Default for WorkerOptions {
@@ -47,6 +53,8 @@ impl Default for WorkerOptions {
             session_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(8),
             idle_marks: true,
+            snapshot_cost: 1_000_000,
+            snapshot_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -75,6 +83,8 @@ pub struct Worker {
     pub edge_metrics: runtime::metrics::Metrics,
     /// What can be looked at.
     pub progress: Arc<Progress>,
+    /// Holds while no state is being restored.
+    pub ready: Condition,
 }
 
 /// The longest pause between two sessions.

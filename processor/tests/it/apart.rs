@@ -38,6 +38,8 @@ fn drain(fixture: &Fixture, sql: &str, workers: u32) {
     let mut options = fixture.options(sql.into());
     options.workers = workers;
     options.worker.max_poll_records = 10;
+    // The partials are looked at afterwards.
+    options.worker.snapshot_cost = u64::MAX;
     options.lifecycle.drain();
     fixture.run(options).unwrap();
 }
@@ -62,7 +64,7 @@ fn most_open(fixture: &Fixture, sql: &str) -> usize {
             .consumer(&ConsumerOptions::new("reader"))
             .unwrap();
         consumer.assign(&[(partition.clone(), 0)]).unwrap();
-        let mut merge = MergeTask::new(partition, 0, query, 0, ShardState::default());
+        let mut merge = MergeTask::new(partition, 0, query, None, 0, ShardState::default());
         while let Some(Event::Records(batch)) = consumer.poll(Duration::from_secs(5), 1).unwrap() {
             merge.take(&batch, &mut Vec::new()).unwrap();
             most = most.max(merge.fold().open_count());

@@ -222,6 +222,8 @@ impl Fixture {
                 max_range_rows: 25,
                 session_timeout: SESSION_TIMEOUT,
                 idle_marks: false,
+                // Every few commits, so that whatever is tested is tested with them.
+                snapshot_cost: 700,
                 ..WorkerOptions::default()
             },
             log,
@@ -231,6 +233,7 @@ impl Fixture {
             metrics: Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap()),
             edge_metrics: runtime::metrics::Metrics::new(&prometheus::Registry::new()).unwrap(),
             progress: Arc::new(Progress::default()),
+            ready: runtime::telemetry::Readiness::new().condition("state"),
         }
     }
 

@@ -8,6 +8,7 @@ mod fixture;
 mod foreign;
 mod golden;
 mod refusals;
+mod snapshots;
 mod time;
 mod windows;
 mod workers;

@@ -7,16 +7,17 @@
 //!
 //! The maps share what they have with their copies, so that going back to the last commit costs nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array};
+use arrow::array::{AsArray, BooleanBufferBuilder, Int64Array};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
-use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Taken, with_starts};
+use super::image::{Image, ImageError, ImageRun, Numbers};
+use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Run, Taken, with_starts};
 use crate::plan::Query;
 use crate::window::Window;
 
@@ -38,6 +39,8 @@ pub(super) struct Keyed {
     /// Rows of batches that some piece may be in, and pieces.
     held_rows: usize,
     pieces: usize,
+    /// The number of the next batch.
+    next_run: u64,
     /// Groups that rows came to since changes were last taken.
     dirty: BTreeSet<Key>,
     /// Such groups that are over since.
@@ -49,7 +52,8 @@ pub(super) struct Keyed {
 struct Interval {
     start: i64,
     end: i64,
-    pieces: Vec<(Arc<RecordBatch>, u32)>,
+    /// Batches and rows in them, in the order in which they came.
+    pieces: Vec<(Arc<Run>, u32)>,
 }
 
 impl Keyed {
@@ -62,6 +66,7 @@ impl Keyed {
             intervals: 0,
             held_rows: 0,
             pieces: 0,
+            next_run: 0,
             dirty: BTreeSet::new(),
             dropped: Vec::new(),
         }
@@ -99,7 +104,7 @@ impl Keyed {
     ) -> Result<Taken, FoldError> {
         let mut taken = Taken::default();
         let keys = query.key_bytes(rows)?;
-        let batch = Arc::new(rows.clone());
+        let batch = Arc::new(Run::next(&mut self.next_run, rows.clone()));
         let column = |at: usize| rows.column(at).as_primitive::<Int64Type>().values();
         let columns = rows.num_columns();
         let (starts, ends, counts) = (column(0), column(columns - 3), column(columns - 2));
@@ -117,12 +122,10 @@ impl Keyed {
                 Some((key, open)) => (Arc::clone(key), open.as_slice()),
                 None => (Key::from(key), &[][..]),
             };
-            let meets = |open: &Interval| match self.window {
-                Window::Unbounded { .. } => true,
-                _ => open.start < new.end && new.start < open.end,
-            };
-            let (met, mut kept): (Vec<Interval>, Vec<Interval>) =
-                before.iter().cloned().partition(meets);
+            let (met, mut kept): (Vec<Interval>, Vec<Interval>) = before
+                .iter()
+                .cloned()
+                .partition(|open| self.meet(open, &new));
             let count = u64::try_from(counts[row]).unwrap_or_default();
             // Where its first row alone would end.
             let first_end = match self.window {
@@ -144,12 +147,16 @@ impl Keyed {
             taken.merged += count;
             // What was there comes first: floats are added in the log's order.
             let mut pieces = Vec::new();
+            let several = met.len() > 1;
             for old in met {
                 self.ends.remove_mut(&(old.end, Arc::clone(&key)));
                 new.start = new.start.min(old.start);
                 new.end = new.end.max(old.end);
                 pieces.extend(old.pieces);
                 self.intervals -= 1;
+            }
+            if several {
+                pieces.sort_by_key(|(run, row)| (run.number, *row));
             }
             pieces.append(&mut new.pieces);
             new.pieces = pieces;
@@ -162,7 +169,7 @@ impl Keyed {
             if track_changes {
                 self.dirty.insert(Arc::clone(&key));
             }
-            kept.push(new);
+            kept.insert(kept.partition_point(|old| old.start < new.start), new);
             self.groups.insert_mut(key, Arc::new(kept));
             self.intervals += 1;
             self.pieces += 1;
@@ -190,12 +197,13 @@ impl Keyed {
         let Some(gathered) = gather(&intervals)? else {
             return Ok(());
         };
-        let merged = Arc::new(query.merge(&[gathered])?);
+        let merged = query.merge(&[gathered])?;
         if merged.num_rows() != intervals.len() {
             return Err(FoldError::Columns);
         }
         let mut row = 0;
         self.held_rows += merged.num_rows();
+        let merged = Arc::new(Run::next(&mut self.next_run, merged));
         for (key, mut intervals) in groups {
             for interval in Arc::make_mut(&mut intervals) {
                 self.pieces -= interval.pieces.len() - 1;
@@ -258,6 +266,120 @@ impl Keyed {
         }])
     }
 
+    /// How many partial rows are held.
+    pub(super) fn rows(&self) -> usize {
+        self.held_rows
+    }
+
+    /// Puts the batches into an image, and which of their rows are part of a group.
+    pub(super) fn draw(&self, image: &mut Image) {
+        image.head.closed_to = self.closed_to;
+        image.head.next_run = self.next_run;
+        image.head.held_rows = self.held_rows as u64;
+        let mut live: BTreeMap<u64, (&RecordBatch, BooleanBufferBuilder)> = BTreeMap::new();
+        let intervals = self.groups.values().flat_map(|group| group.iter());
+        for (run, row) in intervals.flat_map(|interval| &interval.pieces) {
+            let (_, live) = live.entry(run.number).or_insert_with(|| {
+                let mut none = BooleanBufferBuilder::new(run.rows.num_rows());
+                none.append_n(run.rows.num_rows(), false);
+                (&run.rows, none)
+            });
+            live.set_bit(*row as usize, true);
+        }
+        for (number, (rows, mut live)) in live {
+            let live = live.finish();
+            image.runs.push(ImageRun {
+                number,
+                place: 0,
+                live: (live.count_set_bits() < live.len()).then_some(live),
+                rows: rows.clone(),
+            });
+        }
+    }
+
+    /// The groups of an image.
+    pub(super) fn restore(window: Window, query: &Query, image: Image) -> Result<Self, ImageError> {
+        let mut keyed = Self::new(window);
+        keyed.closed_to = image.head.closed_to;
+        keyed.next_run = image.head.next_run;
+        keyed.held_rows = usize::try_from(image.head.held_rows).unwrap_or(usize::MAX);
+        let mut numbers = Numbers::new(&image.head);
+        let mut by_key: HashMap<Key, Vec<Interval>> = HashMap::new();
+        for run in image.runs {
+            let wrong = || ImageError::Run { number: run.number };
+            numbers.take(run.number)?;
+            let rows = super::image::columns_of(query, &run.rows)?;
+            let total = rows.num_rows();
+            if run.live.as_ref().is_some_and(|live| live.len() != total) {
+                return Err(wrong());
+            }
+            let keys = query.key_bytes(&rows)?;
+            let column = |at: usize| rows.column(at).as_primitive::<Int64Type>().values().clone();
+            let (starts, ends) = (column(0), column(rows.num_columns() - 3));
+            let batch = Arc::new(Run {
+                number: run.number,
+                rows,
+            });
+            for row in 0..total {
+                if run.live.as_ref().is_some_and(|live| !live.value(row)) {
+                    continue;
+                }
+                let key = keys.as_ref().map(|keys| keys.row(row));
+                let key = key.as_ref().map_or(&[][..], |key| key.data());
+                let piece = Interval {
+                    start: starts[row],
+                    end: ends[row],
+                    pieces: vec![(Arc::clone(&batch), row as u32)],
+                };
+                match by_key.get_mut(key) {
+                    Some(pieces) => pieces.push(piece),
+                    None => {
+                        by_key.insert(Key::from(key), vec![piece]);
+                    }
+                }
+            }
+        }
+        for (key, pieces) in by_key {
+            let intervals = keyed.unite(pieces);
+            for interval in &intervals {
+                keyed.intervals += 1;
+                keyed.pieces += interval.pieces.len();
+                if interval.end < i64::MAX {
+                    keyed.ends.insert_mut((interval.end, Arc::clone(&key)));
+                }
+            }
+            keyed.groups.insert_mut(key, Arc::new(intervals));
+        }
+        Ok(keyed)
+    }
+
+    /// The intervals of a key that these pieces make up: those that meet are one.
+    fn unite(&self, mut pieces: Vec<Interval>) -> Vec<Interval> {
+        pieces.sort_by_key(|piece| (piece.start, piece.end));
+        let mut intervals: Vec<Interval> = Vec::with_capacity(1);
+        for piece in pieces {
+            match intervals.last_mut() {
+                Some(last) if self.meet(last, &piece) => {
+                    last.start = last.start.min(piece.start);
+                    last.end = last.end.max(piece.end);
+                    last.pieces.extend(piece.pieces);
+                }
+                _ => intervals.push(piece),
+            }
+        }
+        for interval in &mut intervals {
+            interval.pieces.sort_by_key(|(run, row)| (run.number, *row));
+        }
+        intervals
+    }
+
+    fn meet(&self, one: &Interval, other: &Interval) -> bool {
+        match self.window {
+            Window::Unbounded { .. } => true,
+            _ => one.start < other.end && other.start < one.end,
+        }
+    }
+
     pub(super) fn forget_changes(&mut self) {
         self.dirty.clear();
         self.dropped.clear();
@@ -281,14 +403,14 @@ fn gather(intervals: &[&Interval]) -> Result<Option<RecordBatch>, FoldError> {
     if intervals.is_empty() {
         return Ok(None);
     }
-    let mut places: HashMap<*const RecordBatch, usize> = HashMap::new();
+    let mut places: HashMap<u64, usize> = HashMap::new();
     let mut batches: Vec<&RecordBatch> = Vec::new();
     let mut rows = Vec::new();
     let mut starts = Vec::new();
     for interval in intervals {
-        for (batch, row) in &interval.pieces {
-            let place = *places.entry(Arc::as_ptr(batch)).or_insert_with(|| {
-                batches.push(batch);
+        for (run, row) in &interval.pieces {
+            let place = *places.entry(run.number).or_insert_with(|| {
+                batches.push(&run.rows);
                 batches.len() - 1
             });
             rows.push((place, *row as usize));

@@ -10,6 +10,7 @@
 //! It reads no clock and depends on nothing but the log: whoever folds the same partials holds the same state, and gets
 //! the same late rows and closed windows at the same offsets. That is why the partials topic is the changelog.
 
+mod image;
 mod keyed;
 mod panes;
 
@@ -20,7 +21,9 @@ use arrow::array::{AsArray, BooleanArray, Int64Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
 
+pub use image::{Head, Image, ImageError, ImageRun};
 use keyed::Keyed;
 use panes::Panes;
 
@@ -29,6 +32,7 @@ use crate::partial::{FORMAT_VERSION, Header};
 use crate::plan::{FragmentError, Query, TOUCHED};
 use crate::sql::Emit;
 use crate::watermark::{PartitionTime, Watermark};
+use crate::window::Window;
 
 /// The state of one shard after some offset of its partials.
 #[derive(Clone, Debug)]
@@ -54,6 +58,25 @@ enum State {
     Keyed(Keyed),
 }
 
+/// An immutable batch of partial rows. Its number is given in the order of the fold: whoever folds the same partials
+/// numbers them alike.
+#[derive(Clone, Debug)]
+struct Run {
+    number: u64,
+    rows: RecordBatch,
+}
+
+impl Run {
+    fn next(number: &mut u64, rows: RecordBatch) -> Self {
+        let run = Self {
+            number: *number,
+            rows,
+        };
+        *number += 1;
+        run
+    }
+}
+
 /// What became of some partial rows.
 #[derive(Default)]
 struct Taken {
@@ -75,7 +98,8 @@ pub struct OpenWindow {
 }
 
 /// What a shard has taken, since the query's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Row × window pairs merged into windows.
     pub merged: u64,
@@ -170,10 +194,7 @@ pub enum FoldError {
 impl Fold {
     /// The state before the first partial of a job with this fingerprint (see [`crate::partial::fingerprint_hash`]).
     pub fn new(query: Arc<Query>, fingerprint: u64) -> Self {
-        // A query without groups has no partials to fold.
-        let window = query
-            .window
-            .unwrap_or(crate::window::Window::Unbounded { ttl_ms: None });
+        let window = window_of(&query);
         let state = match window.size_ms() {
             Some(size_ms) => State::Panes(Panes::new(window, size_ms)),
             None => State::Keyed(Keyed::new(window)),
@@ -244,6 +265,10 @@ impl Fold {
                 .sum::<u64>();
         }
         Ok(applied)
+    }
+
+    fn window(&self) -> Window {
+        window_of(&self.query)
     }
 
     /// What has been taken so far.
@@ -353,6 +378,11 @@ impl Fold {
         self.ranges.insert(header.partition, header.end);
         Ok(true)
     }
+}
+
+fn window_of(query: &Query) -> Window {
+    // A query without groups has no partials to fold.
+    query.window.unwrap_or(Window::Unbounded { ttl_ms: None })
 }
 
 /// How many source rows are in partial rows.

@@ -14,7 +14,8 @@ use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Taken, source_rows, with_start};
+use super::image::{Image, ImageError, ImageRun, Numbers};
+use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Run, Taken, source_rows, with_start};
 use crate::plan::{FragmentError, Query};
 use crate::window::Window;
 
@@ -27,7 +28,9 @@ pub(super) struct Panes {
     size_ms: i64,
     /// Windows that end here or before are closed.
     closed_to: i64,
-    by_start: BTreeMap<i64, Arc<Vec<RecordBatch>>>,
+    by_start: BTreeMap<i64, Arc<Vec<Run>>>,
+    /// The number of the next batch.
+    next_run: u64,
     /// Panes that rows came to since changes were last taken.
     dirty: BTreeSet<i64>,
 }
@@ -39,6 +42,7 @@ impl Panes {
             size_ms,
             closed_to: i64::MIN,
             by_start: BTreeMap::new(),
+            next_run: 0,
             dirty: BTreeSet::new(),
         }
     }
@@ -75,7 +79,7 @@ impl Panes {
     fn runs(&self, start: i64) -> impl Iterator<Item = &RecordBatch> {
         self.by_start
             .range(start..self.end_of(start))
-            .flat_map(|(_, runs)| runs.iter())
+            .flat_map(|(_, runs)| runs.iter().map(|run| &run.rows))
     }
 
     /// The batches of a window, under its own start.
@@ -125,13 +129,66 @@ impl Panes {
 
     fn push(&mut self, query: &Query, pane: i64, rows: RecordBatch) -> Result<(), FragmentError> {
         let runs = Arc::make_mut(self.by_start.entry(pane).or_default());
-        runs.push(rows);
+        runs.push(Run::next(&mut self.next_run, rows));
         while let Some(from) = crowded(runs) {
-            let merged = query.merge(&runs[from..])?;
+            let crowd: Vec<RecordBatch> = runs[from..].iter().map(|run| run.rows.clone()).collect();
+            let merged = query.merge(&crowd)?;
             runs.truncate(from);
-            runs.push(merged);
+            runs.push(Run::next(&mut self.next_run, merged));
         }
         Ok(())
+    }
+
+    /// How many partial rows are held.
+    pub(super) fn rows(&self) -> usize {
+        let runs = self.by_start.values().flat_map(|runs| runs.iter());
+        runs.map(|run| run.rows.num_rows()).sum()
+    }
+
+    /// Puts the batches into an image.
+    pub(super) fn draw(&self, image: &mut Image) {
+        image.head.closed_to = self.closed_to;
+        image.head.next_run = self.next_run;
+        for (&place, runs) in &self.by_start {
+            image.runs.extend(runs.iter().map(|run| ImageRun {
+                number: run.number,
+                place,
+                live: None,
+                rows: run.rows.clone(),
+            }));
+        }
+    }
+
+    /// The panes of an image.
+    pub(super) fn restore(
+        window: Window,
+        size_ms: i64,
+        query: &Query,
+        image: Image,
+    ) -> Result<Self, ImageError> {
+        let mut panes = Self::new(window, size_ms);
+        panes.closed_to = image.head.closed_to;
+        panes.next_run = image.head.next_run;
+        let mut numbers = Numbers::new(&image.head);
+        for run in image.runs {
+            numbers.take(run.number)?;
+            let rows = super::image::columns_of(query, &run.rows)?;
+            let starts = rows.column(0).as_primitive::<Int64Type>();
+            let astray = starts.values().iter().any(|start| *start != run.place);
+            if astray || run.live.is_some() || rows.num_rows() == 0 {
+                return Err(ImageError::Run { number: run.number });
+            }
+            let runs = Arc::make_mut(panes.by_start.entry(run.place).or_default());
+            // The batches of a pane stand in the order in which they were made.
+            if runs.last().is_some_and(|last| last.number > run.number) {
+                return Err(ImageError::Run { number: run.number });
+            }
+            runs.push(Run {
+                number: run.number,
+                rows,
+            });
+        }
+        Ok(panes)
     }
 
     /// Takes out the windows that end at `closes` or before, in order of end.
@@ -207,12 +264,12 @@ impl Panes {
 
 /// Where the run of batches at the end begins that are to be merged, if there is one. Sizes are compared by powers of
 /// four: a batch that is larger than those behind it waits for others of its own size.
-fn crowded(runs: &[RecordBatch]) -> Option<usize> {
-    let tier = |rows: usize| (rows | 1).ilog2() / 2;
-    let last = tier(runs.last()?.num_rows());
+fn crowded(runs: &[Run]) -> Option<usize> {
+    let tier = |run: &Run| (run.rows.num_rows() | 1).ilog2() / 2;
+    let last = tier(runs.last()?);
     let from = runs
         .iter()
-        .rposition(|run| tier(run.num_rows()) > last)
+        .rposition(|run| tier(run) > last)
         .map_or(0, |larger| larger + 1);
     (runs.len() - from >= FAN_IN).then_some(from)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use engine::fold::{Applied, Fold, FoldError};
+use engine::fold::{Applied, Fold, FoldError, Image, ImageError};
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::Query;
 use proptest::prelude::*;
@@ -37,6 +37,11 @@ fn windows() -> impl Strategy<Value = Kind> {
 
 impl Kind {
     fn query(self, emit: &str) -> Arc<Query> {
+        let text = self.text(emit);
+        Arc::new(planned(&text, &trips_schema()).unwrap_or_else(|errors| panic!("{errors:?}")))
+    }
+
+    fn text(self, emit: &str) -> String {
         let (key, from) = match self {
             Self::Tumble => (
                 "window_start, vendor_id",
@@ -52,10 +57,18 @@ impl Kind {
             ),
             Self::Unbounded => ("vendor_id", "trips"),
         };
-        let text = format!(
+        format!(
             "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
              CREATE SINK out WITH (topic = 'out', key = '{key}', emit = '{emit}');
              INSERT INTO out SELECT {key}, {AGGREGATES} FROM {from} GROUP BY {key}"
+        )
+    }
+
+    /// With scores, which remember what earlier windows were like.
+    fn scored_query(self) -> Arc<Query> {
+        let text = self.text("final").replace(
+            "avg(gc_distance) AS mean",
+            "avg(gc_distance) AS mean, anomaly_score(count(*)) AS odd, anomaly_score(sum(gc_distance)) AS far",
         );
         Arc::new(planned(&text, &trips_schema()).unwrap_or_else(|errors| panic!("{errors:?}")))
     }
@@ -281,7 +294,11 @@ proptest! {
                     if let Some(next) = log.get(offset + 1) {
                         apply(&mut aborted, offset + 1, next);
                     }
-                    restored = kept;
+                    // So does an image of it.
+                    restored = match dice.roll(2) {
+                        0 => kept,
+                        _ => Fold::restore(Arc::clone(&query), FINGERPRINT, kept.image()).unwrap(),
+                    };
                 }
             }
             prop_assert_eq!(restored.counts(), live.counts());
@@ -289,6 +306,47 @@ proptest! {
             prop_assert_eq!(restored.watermark().now(), live.watermark().now());
             prop_assert_eq!(restored.open_windows(), live.open_windows());
         }
+    }
+
+    /// What a fold gives after any number of restores from images, in which nothing but a fold's batches goes on, and whose
+    /// batches are those of the live fold by number.
+    #[test]
+    fn a_fold_drawn_and_restored_again_and_again_is_the_live_fold_bit_for_bit(
+        kind in kinds(), scored in any::<bool>(), seed in any::<u64>(), count in 0_usize..300,
+        partitions in 1_usize..4, longest in 1_u64..20, disorder in 0_i64..7_200_000, every in 1_u64..20
+    ) {
+        let query = if scored && kind != Kind::Unbounded { kind.scored_query() } else { kind.any_query() };
+        let mut dice = Dice(seed | 1);
+        let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
+        let log = partials(&query, &trips, disorder, longest, &mut dice);
+        let mut live = Fold::new(Arc::clone(&query), FINGERPRINT);
+        let mut restored = live.clone();
+        for (offset, record) in log.iter().enumerate() {
+            let applied = apply(&mut live, offset, record);
+            let expected = (given(&mut live, &applied), live.changes().unwrap());
+            let applied = apply(&mut restored, offset, record);
+            let found = (given(&mut restored, &applied), restored.changes().unwrap());
+            prop_assert_eq!(found, expected);
+            if dice.roll(every) == 0 {
+                let (image, same) = (restored.image(), live.image());
+                prop_assert_eq!(&image.head, &same.head);
+                prop_assert_eq!(&image.history, &same.history);
+                let kept = |image: &Image| -> Vec<_> {
+                    let mut runs: Vec<_> = image
+                        .runs
+                        .iter()
+                        .map(|run| (run.number, run.place, run.live.clone(), run.rows.clone()))
+                        .collect();
+                    runs.sort_by_key(|run| run.0);
+                    runs
+                };
+                prop_assert_eq!(kept(&image), kept(&same));
+                restored = Fold::restore(Arc::clone(&query), FINGERPRINT, image).unwrap();
+                prop_assert_eq!(restored.held_rows(), live.held_rows());
+                prop_assert_eq!(restored.open_count(), live.open_count());
+            }
+        }
+        prop_assert_eq!(restored.open_windows(), live.open_windows());
     }
 
     #[test]
@@ -523,4 +581,56 @@ fn partials_of_another_topic_job_format_or_query_are_refused() {
     let fewer: Vec<usize> = (1..rows.num_columns()).collect();
     let columns = refused(next, Some(&rows.project(&fewer).unwrap()));
     assert!(matches!(columns, FoldError::Columns), "{columns}");
+}
+
+/// An image of a fold that has taken some trips.
+fn drawn(kind: Kind) -> (Arc<Query>, Image) {
+    let query = kind.any_query();
+    let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT);
+    for (offset, seed) in (0..20).zip(1..) {
+        let rows = query
+            .scan(&[batch(&query, &some_trips(seed, 5, 1))])
+            .unwrap()
+            .partial;
+        let header = header(0, 1, offset * 5, offset * 5 + 5);
+        fold.apply(offset, &header, Some(&rows)).unwrap();
+    }
+    (query, fold.image())
+}
+
+#[test]
+fn an_image_that_is_not_of_this_fold_or_contradicts_itself_is_refused() {
+    for kind in KINDS {
+        let (query, image) = drawn(kind);
+        assert!(image.runs.len() > 1, "{kind:?}");
+        let restore = |image: Image| Fold::restore(Arc::clone(&query), FINGERPRINT, image);
+        assert!(restore(image.clone()).is_ok());
+        let refused = |change: &dyn Fn(&mut Image)| {
+            let mut image = image.clone();
+            change(&mut image);
+            restore(image).err()
+        };
+        let format = refused(&|image| image.head.version += 1);
+        assert!(
+            matches!(format, Some(ImageError::Format { .. })),
+            "{format:?}"
+        );
+        let job = refused(&|image| image.head.fingerprint += 1);
+        assert!(matches!(job, Some(ImageError::Fingerprint)), "{job:?}");
+        let columns = refused(&|image| {
+            let fewer: Vec<usize> = (1..image.runs[0].rows.num_columns()).collect();
+            image.runs[0].rows = image.runs[0].rows.project(&fewer).unwrap();
+        });
+        assert!(matches!(columns, Some(ImageError::Columns)), "{columns:?}");
+        let twice = refused(&|image| image.runs[1].number = image.runs[0].number);
+        assert!(matches!(twice, Some(ImageError::Run { .. })), "{twice:?}");
+        let future = refused(&|image| image.runs[0].number = image.head.next_run);
+        assert!(matches!(future, Some(ImageError::Run { .. })), "{future:?}");
+        let history = refused(&|image| image.history = Some(image.runs[0].rows.clone()));
+        assert!(matches!(history, Some(ImageError::Columns)), "{history:?}");
+        if matches!(kind, Kind::Tumble | Kind::Hop) {
+            let astray = refused(&|image| image.runs[0].place += 60_000);
+            assert!(matches!(astray, Some(ImageError::Run { .. })), "{astray:?}");
+        }
+    }
 }

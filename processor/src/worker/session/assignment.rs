@@ -7,7 +7,6 @@ use runtime::log::{Class, TopicPartition};
 
 use super::Session;
 use crate::offsets::{self, ShardState, SourceState};
-use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 use crate::worker::WorkerError;
 use crate::worker::error::{Doing, chain};
@@ -34,6 +33,8 @@ impl Session<'_> {
             }
         };
         let mut starts = Vec::with_capacity(partitions.len());
+        // Partials are read once the state before them is restored.
+        let mut waiting = Vec::new();
         for (partition, committed) in partitions.into_iter().zip(committed) {
             let bounds = self
                 .worker
@@ -78,18 +79,12 @@ impl Session<'_> {
                 self.scans.insert(partition.clone(), task);
                 starts.push((partition, start));
             } else {
-                if bounds.start > 0 {
-                    return Err(WorkerError::PartialsGone {
-                        partition,
-                        start: bounds.start,
-                    });
-                }
-                let (restore_to, state) = match &committed {
-                    Some(committed) => (
+                let committed = match &committed {
+                    Some(committed) => Some((
                         committed.offset,
                         offsets::decode::<ShardState>(&committed.metadata).map_err(bad)?,
-                    ),
-                    None => (0, ShardState::default()),
+                    )),
+                    None => None,
                 };
                 let queries = &self.worker.job.queries;
                 let Some(index) = queries.iter().position(|query| {
@@ -100,22 +95,20 @@ impl Session<'_> {
                 }) else {
                     continue;
                 };
-                let task = MergeTask::new(
-                    partition.clone(),
-                    index,
-                    Arc::clone(&queries[index]),
-                    restore_to,
-                    state,
-                );
-                self.show_windows(&task, 0, self.worker.clock.now_ms());
-                self.merges.insert(partition.clone(), task);
-                self.show(&partition);
-                starts.push((partition, 0));
+                self.begin_restore(&partition, index, committed)?;
+                waiting.push(partition.clone());
+                starts.push((partition, bounds.start));
             }
         }
         self.consumer
             .assign(&starts)
-            .doing("assigned partitions can't be read")
+            .doing("assigned partitions can't be read")?;
+        if !waiting.is_empty() {
+            self.consumer
+                .pause(&waiting)
+                .doing("a partition can't be paused")?;
+        }
+        self.restore()
     }
 
     /// Drops the tasks of partitions, and says that others may have them.
@@ -134,8 +127,14 @@ impl Session<'_> {
                     .progress
                     .gone(&partition.topic, None, partition.partition);
             }
-            if let Some(merge) = self.merges.remove(partition) {
-                let query = &self.worker.job.queries[merge.query_index].plan.name;
+            self.snapshots.remove(partition);
+            let merge = self.merges.remove(partition).map(|merge| merge.query_index);
+            let restore = self
+                .restores
+                .remove(partition)
+                .map(|restore| restore.query_index);
+            if let Some(index) = merge.or(restore) {
+                let query = &self.worker.job.queries[index].plan.name;
                 self.worker
                     .progress
                     .gone(&partition.topic, Some(query), partition.partition);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use runtime::log::{Class, NewRecord, Offset, OffsetCommit, TopicPartition};
 
 use super::Session;
+use super::snapshots::Snapshots;
 use crate::offsets;
 use crate::partial;
 use crate::task::merge::{Given, MergeTask};
@@ -19,6 +20,7 @@ impl Session<'_> {
     /// Commits what the tasks have done since the last time, or rolls it back if the log refuses.
     pub(super) fn commit(&mut self) -> Result<(), WorkerError> {
         self.last_commit_ms = self.worker.clock.now_ms();
+        self.show_restore();
         if let Err(error) = self.send_changes() {
             return self.abort_or(error, "changes can't be sent");
         }
@@ -36,6 +38,9 @@ impl Session<'_> {
             self.show_all();
             return Ok(());
         }
+        if let Err(error) = self.send_snapshots() {
+            return self.abort_or(error, "a snapshot can't be sent");
+        }
         let timer = self.worker.metrics.commit_seconds.start_timer();
         let group = self
             .consumer
@@ -51,6 +56,7 @@ impl Session<'_> {
                 self.aborts = 0;
                 self.scans.values_mut().for_each(ScanTask::committed);
                 self.merges.values_mut().for_each(MergeTask::committed);
+                self.snapshots_committed();
                 self.show_all();
                 Ok(())
             }
@@ -159,6 +165,7 @@ impl Session<'_> {
     pub(super) fn roll_back(&mut self, what: &'static str) -> Result<(), WorkerError> {
         self.worker.metrics.aborts.inc();
         self.transaction.abort().doing(what)?;
+        self.snapshots.values_mut().for_each(Snapshots::roll_back);
         for (partition, scan) in &mut self.scans {
             let offset = scan.roll_back().map_err(|source| WorkerError::Scan {
                 partition: partition.clone(),

@@ -63,8 +63,9 @@ impl Session<'_> {
             };
             scan.end_at(end);
         }
-        let here =
-            self.scans.values().all(ScanTask::ended) && self.merges.values().all(MergeTask::ended);
+        let here = self.restores.is_empty()
+            && self.scans.values().all(ScanTask::ended)
+            && self.merges.values().all(MergeTask::ended);
         Ok(here && self.drained.all)
     }
 

@@ -5,7 +5,7 @@
 //!     │                                                             ├─▶ one transaction per commit interval
 //!     │  every commit interval: close ranges ──▶ partials ──────────┤
 //!     │                         offsets of both topics ─────────────┘
-//!     ├──▶ Assigned: read the committed offsets, make tasks, begin to read
+//!     ├──▶ Assigned: read the committed offsets, restore state, make tasks, begin to read
 //!     ├──▶ Revoked:  commit (or roll back), drop the tasks, let go
 //!     └──▶ Lost:     roll back, drop the tasks, let go
 //! ```
@@ -14,7 +14,9 @@ mod assignment;
 mod commit;
 mod drain;
 mod pauses;
+mod restores;
 mod show;
+mod snapshots;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -33,10 +35,14 @@ use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 use drain::Drained;
 use pauses::Pauses;
+use restores::Restoring;
+use snapshots::Snapshots;
 use upstream::Upstream;
 
 /// How long a source partition rests after the registry could not be reached.
 const REGISTRY_PAUSE_MS: i64 = 500;
+/// How often it is looked at what is restored.
+const RESTORE_STEP: Duration = Duration::from_millis(2);
 /// How long a session waits for its group when it leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,6 +53,9 @@ pub(super) struct Session<'a> {
     outputs: Outputs,
     scans: BTreeMap<TopicPartition, ScanTask>,
     merges: BTreeMap<TopicPartition, MergeTask>,
+    /// Partials partitions whose shards' state is read first.
+    restores: BTreeMap<TopicPartition, Restoring>,
+    snapshots: BTreeMap<TopicPartition, Snapshots>,
     pauses: Pauses,
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
@@ -109,6 +118,8 @@ impl<'a> Session<'a> {
             transaction,
             scans: BTreeMap::new(),
             merges: BTreeMap::new(),
+            restores: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             pauses: Pauses::default(),
             partitions,
             drained: Drained::default(),
@@ -127,6 +138,7 @@ impl<'a> Session<'a> {
             .scans
             .keys()
             .chain(self.merges.keys())
+            .chain(self.restores.keys())
             .cloned()
             .collect();
         self.forget(&all);
@@ -269,6 +281,7 @@ impl<'a> Session<'a> {
         self.pauses
             .wake(self.consumer.as_mut(), now_ms)
             .doing("partitions can't be resumed")?;
+        self.restore()?;
         self.align(now_ms)?;
         self.listen_upstream(now_ms)?;
         if self.worker.options.idle_marks {
@@ -277,7 +290,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// How long a poll may wait.
     fn wait(&self) -> Duration {
+        match self.restores.is_empty() {
+            true => self.until_commit(),
+            // What is restored is read by consumers of its own.
+            false => self.until_commit().min(RESTORE_STEP),
+        }
+    }
+
+    fn until_commit(&self) -> Duration {
         let since = self
             .worker
             .clock
@@ -288,7 +310,7 @@ impl<'a> Session<'a> {
     }
 
     fn commit_is_due(&self) -> bool {
-        self.wait().is_zero()
+        self.until_commit().is_zero()
             || self
                 .scans
                 .values()

@@ -12,6 +12,33 @@ const HEAR_INTERVAL_MS: i64 = 500;
 const MAX_WINDOWS: usize = 1_000;
 
 impl Session<'_> {
+    /// Says how far restoring is.
+    pub(super) fn show_restore(&self) {
+        let worker = self.worker;
+        match worker.progress.restoring(worker.clock.now_ms()) {
+            None => {
+                worker.metrics.restored_ratio.set(1.0);
+                worker.metrics.restore_eta_seconds.set(0.0);
+                worker.ready.ready();
+            }
+            Some((restored, to_go_ms)) => {
+                worker.metrics.restored_ratio.set(restored);
+                let mut what = "state is being restored".to_owned();
+                if let Some(to_go_ms) = to_go_ms {
+                    worker
+                        .metrics
+                        .restore_eta_seconds
+                        .set(to_go_ms as f64 / 1000.0);
+                    what.push_str(&format!(
+                        ", about {} to go",
+                        crate::words::length_ms((to_go_ms / 1000).max(1) * 1000)
+                    ));
+                }
+                worker.ready.progress(restored * 100.0, what);
+            }
+        }
+    }
+
     pub(super) fn show_all(&mut self) {
         for (partition, scan) in &self.scans {
             let state = scan.state();

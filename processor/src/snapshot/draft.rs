@@ -1,0 +1,264 @@
+//! A snapshot that is being written: which records, in which order, and the manifest behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use engine::fold::{Fold, Image, ImageRun};
+
+use super::SnapshotError;
+use super::manifest::{self, HISTORY, Manifest, Slice};
+use super::shelf::{Part, Shelf, Shelved};
+use crate::partial::MAX_BYTES;
+
+/// About how many bytes of rows, before compression, go into one record.
+const RECORD_BYTES: usize = 1024 * 1024;
+
+/// A snapshot on its way into the log. Its records are encoded when they are asked for, as often as they are.
+#[derive(Debug)]
+pub struct Draft {
+    image: Image,
+    offset: i64,
+    partials_topic_id: String,
+    /// What is still to be written, in order.
+    planned: Vec<Planned>,
+    /// What the state topic will hold once all that is written.
+    shelf: Shelf,
+    /// What it then no longer needs.
+    gone: Vec<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    key: Arc<str>,
+    batches: Vec<RecordBatch>,
+}
+
+/// A record to be sent: key, header if it has one, and value; `None` deletes what has the key.
+pub type Outgoing = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+
+impl Draft {
+    /// Plans a snapshot of this state, which is the one after all partials below `offset`; `before` is what the state topic
+    /// holds already.
+    pub fn new(fold: &Fold, offset: i64, partials_topic_id: &str, before: &Shelf) -> Self {
+        let image = fold.image();
+        let live: BTreeSet<u64> = image.runs.iter().map(|run| run.number).collect();
+        let mut shelf = before.clone();
+        let mut gone = std::mem::take(&mut shelf.strays);
+
+        // A record is kept while at least half of its rows are of batches that are still there.
+        let mut kept_rows: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        let parts = shelf
+            .runs
+            .iter()
+            .filter(|(number, _)| live.contains(number));
+        for part in parts.flat_map(|(_, parts)| parts) {
+            *kept_rows.entry(Arc::clone(&part.record)).or_default() += part.rows;
+        }
+        let is_history_new = image.history.is_none()
+            || shelf.history_at != Some(image.head.counts.closed)
+            || shelf.history.is_empty();
+        if !is_history_new {
+            for part in &shelf.history {
+                *kept_rows.entry(Arc::clone(&part.record)).or_default() += part.rows;
+            }
+        } else {
+            shelf.history.clear();
+        }
+        let is_kept = |key: &Arc<str>, record: &Shelved| {
+            let kept = kept_rows.get(key).copied().unwrap_or(0);
+            kept > 0 && kept.saturating_mul(2) >= record.rows
+        };
+        gone.extend(
+            shelf
+                .records
+                .iter()
+                .filter(|(key, record)| !is_kept(key, record))
+                .map(|(key, _)| Arc::clone(key)),
+        );
+        for key in &gone {
+            shelf.records.remove(key);
+        }
+        let records = &shelf.records;
+        shelf.runs.retain(|number, parts| {
+            live.contains(number) && parts.iter().all(|part| records.contains_key(&part.record))
+        });
+
+        let mut draft = Self {
+            offset,
+            partials_topic_id: partials_topic_id.to_owned(),
+            planned: Vec::new(),
+            gone,
+            shelf,
+            image,
+        };
+        draft.plan(is_history_new);
+        draft
+    }
+
+    /// Puts the batches that are not there yet into records, each in one or several parts.
+    fn plan(&mut self, with_history: bool) {
+        let new: Vec<ImageRun> = self
+            .image
+            .runs
+            .iter()
+            .filter(|run| !self.shelf.runs.contains_key(&run.number))
+            .cloned()
+            .collect();
+        let mut filling: Vec<RecordBatch> = Vec::new();
+        let mut key = None;
+        let mut bytes = 0;
+        for run in new {
+            let mut parts = Vec::new();
+            for batch in cut(&run.rows) {
+                if bytes >= RECORD_BYTES {
+                    self.put(&mut key, &mut filling);
+                    bytes = 0;
+                }
+                let record = key.get_or_insert_with(|| self.shelf.next_key());
+                bytes += raw_bytes(&batch);
+                parts.push(Part {
+                    record: Arc::clone(record),
+                    batch: filling.len(),
+                    rows: batch.num_rows() as u64,
+                });
+                filling.push(batch);
+            }
+            self.shelf.runs.insert(run.number, parts);
+        }
+        self.put(&mut key, &mut filling);
+        let Some(history) = self.image.history.clone().filter(|_| with_history) else {
+            return;
+        };
+        self.shelf.history_at = Some(self.image.head.counts.closed);
+        for batch in cut(&history) {
+            let record = self.shelf.next_key();
+            self.shelf.history.push(Part {
+                record: Arc::clone(&record),
+                batch: 0,
+                rows: batch.num_rows() as u64,
+            });
+            self.put(&mut Some(record), &mut vec![batch]);
+        }
+    }
+
+    fn put(&mut self, key: &mut Option<Arc<str>>, batches: &mut Vec<RecordBatch>) {
+        if let Some(key) = key.take() {
+            self.planned.push(Planned {
+                key,
+                batches: std::mem::take(batches),
+            });
+        }
+    }
+
+    /// How many records of rows there are to be written.
+    pub fn len(&self) -> usize {
+        self.planned.len()
+    }
+
+    /// Whether only the manifest is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.planned.is_empty()
+    }
+
+    /// The partials offset whose state this is.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// One of the records of rows.
+    ///
+    /// # Errors
+    /// It can't be encoded, or is too large.
+    pub fn record(&mut self, place: usize) -> Result<Option<Outgoing>, SnapshotError> {
+        let Some(planned) = self.planned.get(place) else {
+            return Ok(None);
+        };
+        let value = manifest::encode_batches(&planned.batches)?;
+        if value.len() > MAX_BYTES {
+            return Err(SnapshotError::TooLarge { bytes: value.len() });
+        }
+        let rows = planned.batches.iter().map(|batch| batch.num_rows() as u64);
+        self.shelf.records.insert(
+            Arc::clone(&planned.key),
+            Shelved {
+                crc32: crc32fast::hash(&value),
+                rows: rows.sum(),
+            },
+        );
+        Ok(Some((planned.key.to_string(), None, Some(value))))
+    }
+
+    /// What ends the snapshot, once every record of rows has been asked for: the manifest, and the tombstones of what it
+    /// does not name.
+    ///
+    /// # Errors
+    /// The manifest is too large.
+    pub fn end(&self) -> Result<Vec<Outgoing>, SnapshotError> {
+        let (records, places) = self.shelf.named();
+        let mut slices = Vec::new();
+        let mut list = |number: i64, place: i64, parts: &[Part], live: Option<_>| {
+            let mut live = live;
+            for part in parts {
+                slices.push(Slice {
+                    number,
+                    place,
+                    // Every part's record was kept, or planned and asked for.
+                    record: places.get(&part.record).copied().unwrap_or(usize::MAX),
+                    batch: part.batch,
+                    live: live.take(),
+                });
+            }
+        };
+        for run in &self.image.runs {
+            let parts = self
+                .shelf
+                .runs
+                .get(&run.number)
+                .map_or(&[][..], Vec::as_slice);
+            list(run.number as i64, run.place, parts, run.live.clone());
+        }
+        list(HISTORY, 0, &self.shelf.history, None);
+        let manifest = Manifest {
+            version: manifest::VERSION,
+            offset: self.offset,
+            partials_topic_id: self.partials_topic_id.clone(),
+            head: self.image.head.clone(),
+            records,
+        };
+        let (header, value) = manifest::encode(&manifest, &slices)?;
+        let mut outgoing = vec![(manifest::key(self.shelf.shard()), Some(header), Some(value))];
+        outgoing.extend(self.gone.iter().map(|key| (key.to_string(), None, None)));
+        Ok(outgoing)
+    }
+
+    /// What the state topic holds once the snapshot is committed.
+    pub fn into_shelf(self) -> Shelf {
+        self.shelf
+    }
+}
+
+fn raw_bytes(rows: &RecordBatch) -> usize {
+    // Of a slice, Arrow counts the whole buffers that it shares: so the mean of its batch is taken, see `cut`.
+    rows.columns()
+        .iter()
+        .map(|column| {
+            column
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or(RECORD_BYTES)
+        })
+        .sum()
+}
+
+/// A batch in parts of about a record's size.
+fn cut(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> + '_ {
+    let total = rows.num_rows();
+    let parts = raw_bytes(rows)
+        .div_ceil(RECORD_BYTES)
+        .clamp(1, total.max(1));
+    let step = total.div_ceil(parts).max(1);
+    (0..total)
+        .step_by(step)
+        .map(move |from| rows.slice(from, step.min(total - from)))
+}

@@ -1,0 +1,473 @@
+//! Snapshots: a restart goes on from the last one, whatever happened around it, and refuses one that is not of its state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor::ProcessorError;
+use processor::offsets::ShardState;
+use processor::snapshot::manifest;
+use runtime::log::fault::{At, Fault, FaultLog};
+use runtime::log::{
+    Bounds, Committed, ConsumerOptions, Event, Log, NewRecord, OffsetCommit, ProducerOptions,
+    TopicPartition,
+};
+
+use crate::fixture::{APPLICATION, Fixture, Trip, assert_same, job_sql, naive, trips};
+
+const STATE: &str = "test.per_minute.state";
+const PARTIALS: &str = "test.per_minute.partials";
+
+fn sql() -> String {
+    job_sql("1 minute", "")
+}
+
+fn shards(topic: &str) -> [TopicPartition; 2] {
+    [0, 1].map(|shard| TopicPartition::new(topic, shard))
+}
+
+/// Runs the job over these rows until it has taken all of them, and stops it before their windows close.
+fn take(fixture: &Fixture, rows: &[Trip]) {
+    let before = fixture.ledger().rows_in;
+    fixture.write(rows);
+    let options = fixture.options(sql());
+    let lifecycle = options.lifecycle.clone();
+    let progress = Arc::clone(&options.progress);
+    let running = std::thread::spawn(move || processor::run(&options));
+    while progress.totals().rows_in < before + rows.len() as u64 && !running.is_finished() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Partials of the last ranges are folded in later commits.
+    while fixture.ledger().merged < fixture.ledger().assigned && !running.is_finished() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    lifecycle.stop();
+    running.join().unwrap().unwrap();
+}
+
+fn bounds(fixture: &Fixture, topic: &str) -> [Bounds; 2] {
+    shards(topic).map(|shard| fixture.log.bounds(&shard).unwrap())
+}
+
+fn committed(fixture: &Fixture) -> Vec<Option<Committed>> {
+    fixture
+        .log
+        .committed(APPLICATION, &shards(PARTIALS))
+        .unwrap()
+}
+
+/// A record of the state: partition, key, manifest's header, value.
+type Record = (i32, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn records(fixture: &Fixture, topic: &str, header: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    for partition in shards(topic) {
+        let start = fixture.log.bounds(&partition).unwrap().start;
+        let mut consumer = fixture
+            .log
+            .consumer(&ConsumerOptions::new("reader"))
+            .unwrap();
+        consumer.assign(&[(partition.clone(), start)]).unwrap();
+        loop {
+            match consumer.poll(Duration::from_secs(5), 1000).unwrap() {
+                Some(Event::Records(batch)) => {
+                    for (index, record) in batch.iter().enumerate() {
+                        records.push((
+                            partition.partition,
+                            record.key.unwrap_or_default().to_vec(),
+                            batch.header(index, header).map(<[u8]>::to_vec),
+                            record.value.map(<[u8]>::to_vec),
+                        ));
+                    }
+                }
+                Some(Event::End { .. }) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    records
+}
+
+/// The last manifest of each shard.
+fn manifests(fixture: &Fixture) -> BTreeMap<i32, manifest::Manifest> {
+    records(fixture, STATE, manifest::HEADER)
+        .into_iter()
+        .filter(|(shard, key, ..)| *key == manifest::key(*shard).into_bytes())
+        .map(|(shard, _, header, value)| {
+            let (manifest, _) = manifest::decode(&header.unwrap(), &value.unwrap()).unwrap();
+            (shard, manifest)
+        })
+        .collect()
+}
+
+fn finish(fixture: &Fixture) -> Result<(), ProcessorError> {
+    fixture.drain(Arc::clone(&fixture.log) as _, &sql())
+}
+
+fn refusal(fixture: &Fixture) -> String {
+    let error = finish(fixture).unwrap_err();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(&format!("\n{error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// A job that has taken rows and snapshots, and was stopped.
+fn begun() -> (Fixture, Vec<Trip>) {
+    let rows = trips(7, 1_200, 30_000);
+    let fixture = Fixture::new(2);
+    take(&fixture, &rows[..600]);
+    fixture.write(&rows[600..]);
+    let manifests = manifests(&fixture);
+    assert_eq!(manifests.len(), 2, "each shard has a snapshot");
+    (fixture, rows)
+}
+
+#[test]
+fn a_restart_goes_on_from_its_snapshot_and_the_partials_before_it_are_gone() {
+    let (fixture, rows) = begun();
+    for (shard, manifest) in manifests(&fixture) {
+        let start = bounds(&fixture, PARTIALS)[shard as usize].start;
+        assert_eq!(start, manifest.offset, "shard {shard}");
+        assert!(start > 0, "shard {shard}");
+        let committed = committed(&fixture)[shard as usize].clone().unwrap();
+        assert!(manifest.offset <= committed.offset, "shard {shard}");
+    }
+    finish(&fixture).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "after a restart");
+    let ledger = fixture.ledger();
+    assert_eq!((ledger.merged, ledger.late), (ledger.assigned, 0));
+    assert_eq!(ledger.emitted, naive(&rows).len() as u64);
+}
+
+#[test]
+fn what_the_state_topic_holds_follows_the_state_and_not_its_past() {
+    let rows = trips(13, 6_000, 30_000);
+    let fixture = Fixture::new(2);
+    for part in rows.chunks(1_500) {
+        take(&fixture, part);
+    }
+    let mut live: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut ever = 0;
+    for (_, key, _, value) in records(&fixture, STATE, manifest::HEADER) {
+        match value {
+            Some(_) => ever += usize::from(live.insert(key)),
+            None => {
+                live.remove(&key);
+            }
+        }
+    }
+    let named: BTreeSet<Vec<u8>> = manifests(&fixture)
+        .into_iter()
+        .flat_map(|(shard, manifest)| {
+            let rows = manifest
+                .records
+                .into_iter()
+                .map(|record| record.key.into_bytes());
+            rows.chain([manifest::key(shard).into_bytes()])
+        })
+        .collect();
+    let left: Vec<_> = live
+        .difference(&named)
+        .map(|key| String::from_utf8_lossy(key))
+        .collect();
+    // At most what the last snapshot of a shard had begun to write when the job was stopped.
+    assert!(left.len() <= 4, "{left:?} of {ever}");
+    assert!(ever > 40, "{ever} records were written");
+    finish(&fixture).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "four restarts");
+}
+
+#[test]
+fn no_writer_writes_under_a_key_that_another_has_used() {
+    let fixture = Fixture::new(2);
+    let rows = trips(17, 900, 30_000);
+    fixture.write(&rows);
+    // Each session dies between the rows of a snapshot and its manifest, or somewhere about there.
+    for nth in [2, 5, 9, 14] {
+        let at = At::Call("producer.commit", nth);
+        let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, Fault::CrashAfter);
+        let mut options = fixture.options_over(Arc::clone(&log) as _, sql());
+        // One record at a time.
+        options.worker.snapshot_bytes = 1;
+        options.lifecycle.drain();
+        let _ = fixture.run(options);
+        fixture.forget_members();
+    }
+    let mut seen: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for (_, key, _, value) in records(&fixture, STATE, manifest::HEADER) {
+        if let Some(value) = value.filter(|_| key.starts_with(b"rows/")) {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            assert!(
+                seen.insert(key, value).is_none(),
+                "{name} was written twice"
+            );
+        }
+    }
+    assert!(seen.len() > 4);
+    finish(&fixture).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "four crashes");
+}
+
+#[test]
+fn a_snapshot_holds_nothing_that_was_rolled_back() {
+    let rows = trips(19, 400, 30_000);
+    let mut crashes = 0;
+    for nth in 0..24 {
+        let fixture = Fixture::new(2);
+        fixture.write(&rows);
+        let plan = vec![
+            (At::Call("producer.commit", nth), Fault::MustAbort),
+            (At::Call("producer.commit", nth + 1), Fault::CrashAfter),
+        ];
+        let log = FaultLog::with_plan(Arc::clone(&fixture.log) as _, plan);
+        let mut options = fixture.options_over(Arc::clone(&log) as _, sql());
+        options.worker.snapshot_cost = 1;
+        options.lifecycle.drain();
+        if fixture.run(options).is_err() {
+            assert!(log.crashed(), "commit {nth}");
+            crashes += 1;
+            fixture.forget_members();
+            for (shard, manifest) in manifests(&fixture) {
+                let committed = committed(&fixture)[shard as usize].clone().unwrap();
+                assert!(
+                    manifest.offset <= committed.offset,
+                    "commit {nth}, shard {shard}"
+                );
+            }
+            finish(&fixture).unwrap();
+        }
+        assert_same(&fixture.results(), &naive(&rows), &format!("commit {nth}"));
+    }
+    assert!(crashes > 8, "{crashes} crashes");
+}
+
+#[test]
+fn a_dead_workers_open_transaction_is_waited_for() {
+    let (fixture, rows) = begun();
+    // As if the markers of its last commit had not reached the state topic yet: the partials are deleted already, and the
+    // snapshot that covers them is not to be seen before the transaction is over.
+    let state = records(&fixture, STATE, manifest::HEADER);
+    let spec = fixture.log.topic(STATE).unwrap().unwrap();
+    fixture.log.delete_topic(STATE).unwrap();
+    let mut again = runtime::log::TopicSpec::new(STATE, 2);
+    again.config = spec.config;
+    fixture.log.create_topic(&again).unwrap();
+    let mut zombie = fixture
+        .log
+        .producer(&ProducerOptions::transactional("zombie"))
+        .unwrap();
+    zombie.init_transactions().unwrap();
+    zombie.begin().unwrap();
+    for (shard, key, header, value) in &state {
+        let header = header.as_deref().map(|header| (manifest::HEADER, header));
+        zombie
+            .send(NewRecord {
+                topic: STATE,
+                partition: Some(*shard),
+                key: Some(key),
+                value: value.as_deref(),
+                headers: header.as_slice(),
+                timestamp_ms: None,
+            })
+            .unwrap();
+    }
+    zombie.flush().unwrap();
+    let options = fixture.options(sql());
+    options.lifecycle.drain();
+    let progress = Arc::clone(&options.progress);
+    let running = std::thread::spawn(move || processor::run(&options));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!running.is_finished());
+    assert!(progress.totals().restored < 1.0);
+    zombie.commit().unwrap();
+    running.join().unwrap().unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "waited");
+}
+
+#[test]
+fn what_a_worker_left_open_is_neither_waited_for_by_its_successor_nor_seen() {
+    let rows = trips(23, 600, 30_000);
+    for nth in 2..10 {
+        let fixture = Fixture::new(2);
+        fixture.write(&rows);
+        let at = At::Call("producer.send_offsets", nth);
+        let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, Fault::CrashBefore);
+        let mut options = fixture.options_over(log, sql());
+        options.worker.snapshot_cost = 1;
+        options.lifecycle.drain();
+        fixture.run(options).unwrap_err();
+        fixture.forget_members();
+        finish(&fixture).unwrap();
+        assert_same(
+            &fixture.results(),
+            &naive(&rows),
+            &format!("transaction {nth}"),
+        );
+    }
+}
+
+#[test]
+fn partials_behind_the_snapshot_that_are_gone_are_missed() {
+    let (fixture, _) = begun();
+    let shard = &shards(PARTIALS)[0];
+    let offset = manifests(&fixture)[&0].offset;
+    fixture.log.delete_records(shard, offset + 1).unwrap();
+    let start = bounds(&fixture, PARTIALS)[0].start;
+    assert!(start > offset);
+    let text = refusal(&fixture);
+    assert!(
+        text.contains(&format!(
+            "begins at offset {start}, but the last snapshot is of offset {offset}"
+        )),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_state_topic_that_lost_its_snapshot_is_no_fresh_start() {
+    let (fixture, _) = begun();
+    fixture.log.delete_topic(STATE).unwrap();
+    let text = refusal(&fixture);
+    assert!(text.contains("there is no snapshot of the state"), "{text}");
+}
+
+#[test]
+fn a_record_of_the_state_that_is_gone_or_another_is_named() {
+    for tombstone in [true, false] {
+        let (fixture, _) = begun();
+        let record = manifests(&fixture)[&1].records[0].key.clone();
+        let mut producer = fixture
+            .log
+            .producer(&ProducerOptions::idempotent("vandal"))
+            .unwrap();
+        producer
+            .send(NewRecord {
+                topic: STATE,
+                partition: Some(1),
+                key: Some(record.as_bytes()),
+                value: (!tombstone).then_some(b"?"),
+                headers: &[],
+                timestamp_ms: None,
+            })
+            .unwrap();
+        producer.flush().unwrap();
+        let text = refusal(&fixture);
+        assert!(
+            text.contains(&format!(
+                "record {record} of the state is missing or is not the one"
+            )),
+            "{text}"
+        );
+    }
+}
+
+/// Commits another offset of a shard, with metadata that this program can read.
+fn reset(fixture: &Fixture, shard: i32, offset: i64) {
+    let mut consumer = fixture
+        .log
+        .consumer(&ConsumerOptions::new(APPLICATION))
+        .unwrap();
+    let metadata = processor::offsets::encode(&ShardState::default()).unwrap();
+    let partition = TopicPartition::new(PARTIALS, shard);
+    consumer
+        .commit(&[OffsetCommit {
+            partition,
+            offset,
+            metadata,
+        }])
+        .unwrap();
+}
+
+#[test]
+fn offsets_that_were_reset_to_before_the_snapshot_are_refused() {
+    let (fixture, _) = begun();
+    fixture.forget_members();
+    let offset = manifests(&fixture)[&0].offset;
+    reset(&fixture, 0, offset - 1);
+    let text = refusal(&fixture);
+    assert!(
+        text.contains(&format!(
+            "is of offset {offset}, but offset {} is committed",
+            offset - 1
+        )),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_partials_topic_that_was_created_again_is_refused() {
+    let (fixture, _) = begun();
+    let before = records(&fixture, PARTIALS, "headway-partial");
+    let ends = bounds(&fixture, PARTIALS).map(|bounds| bounds.end);
+    let spec = fixture.log.topic(PARTIALS).unwrap().unwrap();
+    fixture.log.delete_topic(PARTIALS).unwrap();
+    let mut again = runtime::log::TopicSpec::new(PARTIALS, 2);
+    again.config = spec.config;
+    fixture.log.create_topic(&again).unwrap();
+    // As long as it was, and with records that look right.
+    let mut producer = fixture
+        .log
+        .producer(&ProducerOptions::idempotent("mirror"))
+        .unwrap();
+    for (shard, key, header, value) in before
+        .iter()
+        .cycle()
+        .take(4 * ends[0].max(ends[1]) as usize)
+    {
+        let header = header.as_deref().map(|header| ("headway-partial", header));
+        producer
+            .send(NewRecord {
+                topic: PARTIALS,
+                partition: Some(*shard),
+                key: Some(key),
+                value: value.as_deref(),
+                headers: header.as_slice(),
+                timestamp_ms: None,
+            })
+            .unwrap();
+    }
+    producer.flush().unwrap();
+    for (shard, end) in shards(PARTIALS).iter().zip(ends) {
+        assert!(fixture.log.bounds(shard).unwrap().end >= end);
+    }
+    let text = refusal(&fixture);
+    assert!(
+        text.contains("the partials topic was deleted and created again"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_snapshot_of_a_later_version_is_refused() {
+    let (fixture, _) = begun();
+    let (_, _, header, value) = records(&fixture, STATE, manifest::HEADER)
+        .into_iter()
+        .rfind(|(shard, key, ..)| *shard == 1 && key.starts_with(b"manifest/"))
+        .unwrap();
+    let header = String::from_utf8(header.unwrap()).unwrap();
+    let header = header.replacen("\"version\":1", "\"version\":9", 1);
+    let mut producer = fixture
+        .log
+        .producer(&ProducerOptions::idempotent("newer"))
+        .unwrap();
+    producer
+        .send(NewRecord {
+            topic: STATE,
+            partition: Some(1),
+            key: Some(manifest::key(1).as_bytes()),
+            value: value.as_deref(),
+            headers: &[(manifest::HEADER, header.as_bytes())],
+            timestamp_ms: None,
+        })
+        .unwrap();
+    producer.flush().unwrap();
+    let text = refusal(&fixture);
+    assert!(
+        text.contains("is in format 9; this program reads format 1"),
+        "{text}"
+    );
+}
