@@ -190,10 +190,13 @@ def compare(expected, found, what):
     assert len(found) == len(expected), f"{what}: {len(found)} results, expected {len(expected)}"
     for of in found:
         key = (millis(of["window_start"]), of["vendor_id"])
-        trips, passengers, duration, distance = expected[key]
-        exact = (of["trip_count"], of["passenger_count"], of["total_trip_duration"])
-        assert exact == (trips, passengers, duration), f"{what} {key}: {exact}, expected {trips, passengers, duration}"
+        *wanted, distance, score = expected[key]
+        exact = [of[name] for name in ("trip_count", "passenger_count", "total_trip_duration", "peak_hour")]
+        assert exact == wanted, f"{what} {key}: {exact}, expected {wanted}"
         assert abs(of["average_trip_distance"] - distance) <= 1e-9 * distance, f"{what} {key}: {of}"
+        found = of["anomaly_score"]
+        agree = (found is None) == (score is None) and (score is None or abs(found - score) <= 1e-9 * max(abs(score), 1))
+        assert agree, f"{what} {key}: anomaly_score {found}, expected {score}"
 
 
 def main():
@@ -233,11 +236,17 @@ def main():
         expected = {
             (window, vendor): tuple(of)
             for window, vendor, *of in db.execute(
-                """SELECT epoch_ms(pickup_at) // 3600000 * 3600000, vendor_id::INT, count(*), sum(passenger_count)::BIGINT,
-                          sum(trip_duration)::BIGINT, avg(gc_distance)
-                   FROM trips
-                   WHERE pickup_longitude <> 0 AND pickup_latitude <> 0 AND dropoff_longitude <> 0 AND dropoff_latitude <> 0
-                   GROUP BY ALL"""
+                """WITH windows AS (
+                       SELECT epoch_ms(pickup_at) // 3600000 * 3600000 AS start, vendor_id::INT AS vendor, count(*) AS trips,
+                              sum(passenger_count)::BIGINT AS passengers, sum(trip_duration)::BIGINT AS duration,
+                              mode(hour(pickup_at AT TIME ZONE 'America/New_York')) AS hour, avg(gc_distance) AS distance
+                       FROM trips
+                       WHERE pickup_longitude <> 0 AND pickup_latitude <> 0 AND dropoff_longitude <> 0 AND dropoff_latitude <> 0
+                       GROUP BY ALL)
+                   SELECT *, CASE WHEN count(*) OVER past >= 3 AND stddev_samp(trips) OVER past > 0
+                       THEN (trips - avg(trips) OVER past) / stddev_samp(trips) OVER past END
+                   FROM windows
+                   WINDOW past AS (PARTITION BY vendor ORDER BY start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"""
             ).fetchall()
         }
         compare(expected, read_topic(registry, RESULTS), "the topic of results")

@@ -1,9 +1,11 @@
-"""Runs whole CSV files through `headway demo` and holds the results against DuckDB and pyarrow.
+"""Runs whole CSV files through `headway demo`, with each of the shipped jobs, and holds the results against DuckDB, pyarrow
+and H3's own library.
 
 usage: oracle.py HEADWAY_BINARY
 
 Files: those of HEADWAY_TRIPS_CSV (separated by colons), and a million generated rows. Every row of the lake and every
-document is checked; counts and integer sums must be exact, means within 1e-9 of their size.
+document is checked; counts and integer sums must be exact, means within 1e-9 of their size, medians within the 1 % in rank
+that the documentation names.
 """
 
 import hashlib
@@ -18,10 +20,14 @@ import time
 from pathlib import Path
 
 import duckdb
+import h3
+import pyarrow
 import pyarrow.dataset
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 CELL = 0.01
+HISTORY_DAYS = 30
 SALT = b"headway-demo"
 
 # For each layout: how many columns a row has, and where DuckDB finds each value (columns c0, c1, ...).
@@ -98,11 +104,31 @@ def load(db, path, scratch):
 def expected(db):
     rows = db.execute(
         f"""
-        SELECT (pickup_ms // {HOUR_MS}) * {HOUR_MS} AS start, vendor_id, count(*), sum(passengers), sum(duration_s),
-            avg(duration_s), avg(km),
-            count(*) FILTER (WHERE hour(pickup_local) BETWEEN 7 AND 9 OR hour(pickup_local) BETWEEN 16 AND 18),
-            avg(lon1), avg(lat1)
-        FROM trips WHERE lon1 <> 0 AND lat1 <> 0 AND lon2 <> 0 AND lat2 <> 0 GROUP BY 1, 2
+        WITH used AS (
+            SELECT *, (pickup_ms // {HOUR_MS}) * {HOUR_MS} AS start, hour(pickup_local) AS local_hour
+            FROM trips WHERE lon1 <> 0 AND lat1 <> 0 AND lon2 <> 0 AND lat2 <> 0
+        ), hours AS (
+            SELECT start, vendor_id, local_hour FROM used GROUP BY start, vendor_id, local_hour
+            QUALIFY row_number() OVER (PARTITION BY start, vendor_id ORDER BY count(*) DESC, local_hour) = 1
+        ), windows AS (
+            SELECT start, vendor_id, count(*) AS trips, sum(passengers) AS passengers, sum(duration_s) AS duration,
+                avg(duration_s) AS mean_duration, avg(km) AS mean_km,
+                count(*) FILTER (WHERE local_hour BETWEEN 7 AND 9 OR local_hour BETWEEN 16 AND 18) AS peak,
+                avg(lon1) AS lon, avg(lat1) AS lat
+            FROM used GROUP BY ALL
+        ), gaps AS (
+            -- A vendor that had no windows for longer than {HISTORY_DAYS} days starts anew.
+            SELECT start, vendor_id, trips, coalesce(start - lag(start) OVER (PARTITION BY vendor_id ORDER BY start)
+                > {HISTORY_DAYS * DAY_MS}, false)::INT AS anew FROM windows
+        ), eras AS (
+            SELECT *, sum(anew) OVER (PARTITION BY vendor_id ORDER BY start) AS era FROM gaps
+        ), scores AS (
+            SELECT start, vendor_id, CASE WHEN count(*) OVER past >= 3 AND stddev_samp(trips) OVER past > 0
+                THEN (trips - avg(trips) OVER past) / stddev_samp(trips) OVER past END AS score FROM eras
+            WINDOW past AS (PARTITION BY vendor_id, era ORDER BY start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        )
+        SELECT start, vendor_id, trips, passengers, duration, mean_duration, mean_km, peak, local_hour, lon, lat, score
+        FROM windows JOIN hours USING (start, vendor_id) JOIN scores USING (start, vendor_id)
         """
     ).fetchall()
     return {(row[0], row[1]): row[2:] for row in rows}
@@ -124,10 +150,15 @@ def check_documents(run, want):
             assert (start, body["vendor_id"]) not in found
             found[start, body["vendor_id"]] = body
     assert found.keys() == want.keys(), f"{len(found)} documents, expected {len(want)}"
-    for key, (trips, passengers, duration, mean_duration, mean_km, peak, lon, lat) in want.items():
+    for key, (trips, passengers, duration, mean_duration, mean_km, peak, peak_hour, lon, lat, score) in want.items():
         body = found[key]
-        exact = [body[name] for name in ("trip_count", "passenger_count", "total_trip_duration", "trips_during_peak")]
-        assert exact == [trips, passengers, duration, peak], (key, exact, (trips, passengers, duration, peak))
+        exact = [body[name] for name in ("trip_count", "passenger_count", "total_trip_duration", "trips_during_peak", "peak_hour")]
+        wanted = [trips, passengers, duration, peak, peak_hour]
+        assert exact == wanted, (key, exact, wanted)
+        if score is None:
+            assert body["anomaly_score"] is None, (key, body)
+        else:
+            near(body["anomaly_score"], score, 1e-9 * max(abs(score), 1), key)
         near(body["average_trip_duration"], mean_duration, abs(mean_duration) * 1e-9, key)
         near(body["average_trip_distance"], mean_km, abs(mean_km) * 1e-9, key)
         # rounded to 5 decimals: half a unit, and what the means may differ by
@@ -174,18 +205,78 @@ def check_lake(db, run):
     return rows
 
 
-def run_file(headway, path, scratch, job, late_allowed=False):
+def documents(run, topic):
+    query = "SELECT body FROM documents WHERE index_name = ?1 OR index_name LIKE ?1 || '-%'"
+    with sqlite3.connect(run / "documents.sqlite") as found:
+        return [json.loads(body) for (body,) in found.execute(query, (topic,))]
+
+
+def by_key(bodies, key, want):
+    found = {key(body): body for body in bodies}
+    assert len(found) == len(bodies), f"{len(bodies)} documents with {len(found)} keys"
+    assert found.keys() == want.keys(), sorted(map(str, found.keys() ^ want.keys()))[:5]
+    return found
+
+
+def check_top_dropoffs(db, run):
+    rows = db.execute(f"SELECT pickup_ms // {HOUR_MS} * {HOUR_MS}, lat2, lon2, km FROM trips WHERE lat2 <> 0 AND lon2 <> 0").fetchall()
+    cells = [h3.latlng_to_cell(lat, lon, 8) for _, lat, lon, _ in rows]
+    dropoffs = pyarrow.table({"start": [row[0] for row in rows], "cell": cells, "km": [row[3] for row in rows]})
+    db.register("dropoffs", dropoffs)
+    want = db.execute(
+        """
+        SELECT start, cell, count(*), avg(km) FROM dropoffs GROUP BY start, cell
+        QUALIFY row_number() OVER (PARTITION BY start ORDER BY count(*) DESC, cell) <= 10
+        """
+    ).fetchall()
+    want = {(start, cell): of for start, cell, *of in want}
+    found = by_key(documents(run, "top_dropoffs"), lambda body: (millis(body["window_start"]), body["cell"]), want)
+    for key, (trips, km) in want.items():
+        assert found[key]["trip_count"] == trips, (key, found[key], trips)
+        near(found[key]["average_trip_distance"], km, abs(km) * 1e-9, key)
+    return len(want)
+
+
+def check_daily_durations(db, run):
+    want = db.execute(
+        f"""
+        SELECT pickup_ms // {DAY_MS} * {DAY_MS}, pickup_local::DATE::VARCHAR, count(*), sum(duration_s), avg(duration_s),
+            median(duration_s), quantile_disc(duration_s, 0.49), quantile_disc(duration_s, 0.51)
+        FROM trips GROUP BY 1, 2
+        """
+    ).fetchall()
+    want = {(start, day): of for start, day, *of in want}
+    found = by_key(documents(run, "daily_durations"), lambda body: (millis(body["window_start"]), body["local_day"]), want)
+    for key, (trips, total, mean, median, low, high) in want.items():
+        body = found[key]
+        assert [body["trip_count"], body["total_trip_duration"]] == [trips, total], (key, body, trips, total)
+        near(body["average_trip_duration"], mean, abs(mean) * 1e-9, key)
+        # exact below 128 values
+        low, high = (median, median) if trips < 128 else (low, high)
+        assert low <= body["median_trip_duration"] <= high, (key, body, median, low, high)
+    return len(want)
+
+
+def check_travel_times(db, run):
+    want = db.execute("SELECT dayofweek(pickup_local), hour(pickup_local), count(*), avg(duration_s) FROM trips GROUP BY 1, 2").fetchall()
+    want = {(weekday, hour): of for weekday, hour, *of in want}
+    found = by_key(documents(run, "travel_times"), lambda body: (body["weekday"], body["hour"]), want)
+    for key, (trips, mean) in want.items():
+        assert found[key]["trip_count"] == trips, (key, found[key], trips)
+        near(found[key]["average_trip_duration"], mean, abs(mean) * 1e-9, key)
+    return len(want)
+
+
+def demo(headway, path, scratch, job, rate=None):
+    """Runs a file through a job; returns the folder of the run, its ledger, and a database with the usable rows."""
     run = scratch / "run"
     subprocess.run(["rm", "-rf", str(run)], check=True)
     command = [headway, "demo", "--csv", str(path), "--once", "--json", "--dir", str(run)]
     if layout_of(path) is LAYOUTS["aws"]:
         command += ["--mapping", "aws"]
-    if late_allowed:
-        # Lateness is decided range by range: at full speed so small a file is one range.
-        command += ["--rate", "2500"]
-    if job:
-        command += ["--job", str(job)]
-    started = time.monotonic()
+    if rate:
+        command += ["--rate", str(rate)]
+    command += ["--job", str(job)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-4000:]}\n{done.stdout[-4000:]}"
     ledger = json.loads(done.stdout)
@@ -195,6 +286,13 @@ def run_file(headway, path, scratch, job, late_allowed=False):
     assert ledger["balanced"], ledger
     producer = ledger["producer"]
     assert (producer["read"], producer["delivered"], producer["rejected"]) == (total, good, total - good), (producer, total, good)
+    return run, ledger, db
+
+
+def run_statistics(headway, path, scratch, job, late_allowed=False):
+    started = time.monotonic()
+    # Lateness is decided range by range: at full speed so small a file is one range.
+    run, ledger, db = demo(headway, path, scratch, job, rate=2500 if late_allowed else None)
     query = ledger["queries"][0]
     want = expected(db)
     counted = sum(row[0] for row in want.values())
@@ -205,7 +303,21 @@ def run_file(headway, path, scratch, job, late_allowed=False):
         assert query["late"] == 0, query
         check_documents(run, want)
     rows = check_lake(db, run)
-    print(f"{path.name}: {total} rows, {rows} in the lake, {len(want)} results, {query['late']} late, {time.monotonic() - started:.1f} s", flush=True)
+    read, late = ledger["producer"]["read"], query["late"]
+    print(f"{path.name}: {read} rows, {rows} in the lake, {len(want)} results, {late} late, {time.monotonic() - started:.1f} s", flush=True)
+
+
+def run_analytics(headway, path, scratch, job):
+    started = time.monotonic()
+    run, ledger, db = demo(headway, path, scratch, job)
+    for query in ledger["queries"]:
+        assert query["late"] == 0, query
+    results = [check(db, run) for check in (check_top_dropoffs, check_daily_durations, check_travel_times)]
+    check_lake(db, run)
+    print(
+        f"{path.name}: {results[0]} top drop-offs, {results[1]} daily durations, {results[2]} travel times, {time.monotonic() - started:.1f} s",
+        flush=True,
+    )
 
 
 def main():
@@ -213,26 +325,29 @@ def main():
     real = [Path(path) for path in os.environ.get("HEADWAY_TRIPS_CSV", "").split(":") if path]
     if not real:
         print("HEADWAY_TRIPS_CSV is not set: no real trips are run", flush=True)
-    shipped = Path("processor/jobs/taxi.sql").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
 
-        def job(lag):
-            path = scratch / f"{lag.replace(' ', '-')}.sql"
+        def job(name, lag):
+            shipped = Path(f"processor/jobs/{name}.sql").read_text(encoding="utf-8")
+            path = scratch / f"{name}-{lag.replace(' ', '-')}.sql"
             before = "out_of_orderness = INTERVAL '5 minutes'"
             assert before in shipped
             path.write_text(shipped.replace(before, f"out_of_orderness = INTERVAL '{lag}'"), encoding="utf-8")
             return path
 
         for path in real:
-            if layout_of(path) is LAYOUTS["kaggle"]:
-                run_file(headway, path, scratch, job("190 days"))
-                run_file(headway, path, scratch, job("1 hour"), late_allowed=True)
-            else:
-                run_file(headway, path, scratch, None)
+            # One of the files is shuffled over half a year.
+            shuffled = layout_of(path) is LAYOUTS["kaggle"]
+            lag = "190 days" if shuffled else "5 minutes"
+            run_statistics(headway, path, scratch, job("taxi", lag))
+            run_analytics(headway, path, scratch, job("taxi_analytics", lag))
+            if shuffled:
+                run_statistics(headway, path, scratch, job("taxi", "1 hour"), late_allowed=True)
         generated = scratch / "generated.csv"
         subprocess.run([headway, "generate", "--rows", "1000000", "--trips-per-day", "300000", "--seed", "11", "--out", str(generated)], check=True)
-        run_file(headway, generated, scratch, None)
+        run_statistics(headway, generated, scratch, job("taxi", "5 minutes"))
+        run_analytics(headway, generated, scratch, job("taxi_analytics", "5 minutes"))
 
 
 if __name__ == "__main__":

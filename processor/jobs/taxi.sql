@@ -56,10 +56,18 @@ SELECT
         WHERE extract(hour FROM pickup_at AT TIME ZONE 'America/New_York') IN (7, 8, 9, 16, 17, 18)
     ) AS trips_during_peak,
 
+    -- The hour of New York's clocks, 0 to 23, in which most trips began; of several the earliest. In windows of an hour
+    -- there is just one; with longer windows it says more.
+    mode(extract(hour FROM pickup_at AT TIME ZONE 'America/New_York')) AS peak_hour,
+
     -- The mean place of pick-up, moved by up to a hundredth of a degree (about a kilometre): an hour with a single
     -- trip would give its passenger's door away. The same window and vendor are moved the same way in every run.
     mask_coordinate(pickup_longitude, 0.01) AS pickup_longitude,
-    mask_coordinate(pickup_latitude, 0.01)  AS pickup_latitude
+    mask_coordinate(pickup_latitude, 0.01)  AS pickup_latitude,
+
+    -- How unusual the number of trips is: its distance from the mean of the vendor's windows before this one, in standard
+    -- deviations. Null for the first three windows.
+    anomaly_score(count(*)) AS anomaly_score
 
 -- The windows: an hour each, one behind the other. This is the one place that says so.
 FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')

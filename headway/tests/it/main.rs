@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod accounting;
+mod analytics;
 mod binaries;
 mod kill;
 mod oracle;

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 pub const WINDOW_MS: i64 = 3_600_000;
 /// How far mask_coordinate may move a mean, in the shipped job.
 const CELL: f64 = 0.01;
+/// For how long the shipped job remembers a vendor that has no windows, in milliseconds: 30 days.
+const HISTORY_MS: i64 = 30 * 86_400_000;
 const EARTH_KM: f64 = 6371.0088;
 
 /// A usable row.
@@ -41,6 +43,8 @@ pub struct Statistics {
     pub duration_s: i64,
     pub distance_km: f64,
     pub peak: i64,
+    /// Trips by the hour of New York's clocks.
+    pub by_hour: [i64; 24],
     pub longitude: f64,
     pub latitude: f64,
 }
@@ -159,9 +163,43 @@ pub fn statistics<'a>(
             .unwrap()
             .with_timezone(&New_York)
             .hour();
+        of.by_hour[hour as usize] += 1;
         of.peak += i64::from((7..10).contains(&hour) || (16..19).contains(&hour));
     }
     by_window
+}
+
+/// The first of the hours with most trips.
+fn peak_hour(by_hour: &[i64; 24]) -> i64 {
+    let most = by_hour.iter().max().unwrap();
+    by_hour.iter().position(|trips| trips == most).unwrap() as i64
+}
+
+/// A vendor's window against its windows before it, by the formula in the documentation: (x − mean) / deviation of the
+/// sample, from the fourth window on.
+fn anomaly_score(
+    expected: &BTreeMap<(i64, i32), Statistics>,
+    (start, vendor): (i64, i32),
+) -> Option<f64> {
+    let mut before = Vec::new();
+    let mut last = None;
+    let of_vendor = expected.iter().filter(|((_, of), _)| *of == vendor);
+    for ((window, _), of) in of_vendor {
+        if last.is_some_and(|last| window - last > HISTORY_MS) {
+            before.clear();
+        }
+        last = Some(*window);
+        if *window == start {
+            let n = before.len() as f64;
+            let mean = before.iter().sum::<f64>() / n;
+            let squares: f64 = before.iter().map(|x: &f64| (x - mean).powi(2)).sum();
+            let deviation = (squares / (n - 1.0)).sqrt();
+            return (before.len() >= 3 && deviation > 0.0)
+                .then(|| (of.trips as f64 - mean) / deviation);
+        }
+        before.push(of.trips as f64);
+    }
+    None
 }
 
 /// A masked mean, by the formula in the documentation.
@@ -212,6 +250,7 @@ pub fn differences(
         exact("passenger_count", of.passengers);
         exact("total_trip_duration", of.duration_s);
         exact("trips_during_peak", of.peak);
+        exact("peak_hour", peak_hour(&of.by_hour));
         let mut near = |name: &str, want: f64, tolerance: f64| {
             let found = document[name].as_f64();
             if !found.is_some_and(|found| (found - want).abs() <= tolerance) {
@@ -229,6 +268,14 @@ pub fn differences(
             ("pickup_latitude", of.latitude),
         ] {
             near(name, masked(sum / count, salt, name, end, vendor), 1.1e-5);
+        }
+        match anomaly_score(expected, key) {
+            Some(score) => near("anomaly_score", score, 1e-9 * score.abs().max(1.0)),
+            None if document["anomaly_score"].is_null() => {}
+            None => differences.push(format!(
+                "{key:?} anomaly_score: expected null, found {}",
+                document["anomaly_score"]
+            )),
         }
     }
     differences

@@ -59,13 +59,19 @@ pub fn ledger(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The shipped job with another out-of-orderness, in a file.
+/// The shipped statistics with another out-of-orderness, in a file.
 pub fn job(folder: &Path, out_of_orderness: &str) -> PathBuf {
-    let shipped = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../processor/jobs/taxi.sql"
-    ))
-    .unwrap();
+    with_out_of_orderness(folder, "taxi.sql", out_of_orderness)
+}
+
+/// The shipped analytics, likewise.
+pub fn analytics(folder: &Path, out_of_orderness: &str) -> PathBuf {
+    with_out_of_orderness(folder, "taxi_analytics.sql", out_of_orderness)
+}
+
+fn with_out_of_orderness(folder: &Path, name: &str, out_of_orderness: &str) -> PathBuf {
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../processor/jobs");
+    let shipped = std::fs::read_to_string(jobs.join(name)).unwrap();
     let before = "out_of_orderness = INTERVAL '5 minutes'";
     assert!(shipped.contains(before));
     let path = folder.join("job.sql");
@@ -78,6 +84,31 @@ pub fn job(folder: &Path, out_of_orderness: &str) -> PathBuf {
     )
     .unwrap();
     path
+}
+
+/// The files of HEADWAY_TRIPS_CSV; says so if there are none.
+pub fn real_files(test: &str) -> Vec<PathBuf> {
+    let files = std::env::var("HEADWAY_TRIPS_CSV").unwrap_or_default();
+    let files: Vec<PathBuf> = files
+        .split(':')
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .collect();
+    if files.is_empty() {
+        eprintln!(
+            "SKIPPED {test}: set HEADWAY_TRIPS_CSV to files of real trips, separated by colons"
+        );
+    }
+    files
+}
+
+/// A file without a header does not say what its columns are.
+pub fn mapping(file: &Path) -> &'static [&'static str] {
+    if std::fs::read(file).unwrap().starts_with(b"id,") {
+        &[]
+    } else {
+        &["--mapping", "aws"]
+    }
 }
 
 /// The documents by window start and vendor; panics if two are of one window and vendor.

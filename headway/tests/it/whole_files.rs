@@ -1,34 +1,7 @@
 //! Whole files, each as a run of its own.
 
-use std::path::{Path, PathBuf};
-
 use crate::oracle;
-use crate::run::{assert_complete, assert_lake, demo, generate, job, ledger};
-
-/// The files of HEADWAY_TRIPS_CSV; says so if there are none.
-fn real_files(test: &str) -> Vec<PathBuf> {
-    let files = std::env::var("HEADWAY_TRIPS_CSV").unwrap_or_default();
-    let files: Vec<PathBuf> = files
-        .split(':')
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-        .collect();
-    if files.is_empty() {
-        eprintln!(
-            "SKIPPED {test}: set HEADWAY_TRIPS_CSV to files of real trips, separated by colons"
-        );
-    }
-    files
-}
-
-/// A file without a header does not say what its columns are.
-fn mapping(file: &Path) -> &'static [&'static str] {
-    if std::fs::read(file).unwrap().starts_with(b"id,") {
-        &[]
-    } else {
-        &["--mapping", "aws"]
-    }
-}
+use crate::run::{assert_complete, assert_lake, demo, generate, job, ledger, mapping, real_files};
 
 #[test]
 fn real_trips_come_to_what_a_batch_comes_to() {

@@ -148,10 +148,20 @@ impl History {
         Some(history)
     }
 
-    /// Each value's score against the group's windows so far. `None` for a null, before the third window, and while
-    /// all windows were alike.
-    pub(crate) fn scores(&self, key: &[u8], values: &[Option<f64>]) -> Vec<Option<f64>> {
-        let entry = self.groups.get(key);
+    /// Each value of a window that ends at `end`, scored against the group's windows so far. `None` for a null, before
+    /// the fourth window, while all windows were alike, and behind more than `ttl_ms` without one: what other groups of
+    /// the shard did meanwhile, and so the number of shards, makes no difference.
+    pub(crate) fn scores(
+        &self,
+        key: &[u8],
+        end: i64,
+        values: &[Option<f64>],
+        ttl_ms: i64,
+    ) -> Vec<Option<f64>> {
+        let entry = self
+            .groups
+            .get(key)
+            .filter(|entry| entry.last_end.saturating_add(ttl_ms) >= end);
         values
             .iter()
             .enumerate()

@@ -296,8 +296,8 @@ mod tests {
                 "properties": {
                     "window_start": date, "window_end": date, "vendor_id": {"type": "integer"}, "trip_count": long,
                     "passenger_count": long, "total_trip_duration": long, "average_trip_duration": double,
-                    "average_trip_distance": double, "trips_during_peak": long, "pickup_longitude": double,
-                    "pickup_latitude": double, "version": long, "is_final": {"type": "boolean"},
+                    "average_trip_distance": double, "trips_during_peak": long, "peak_hour": {"type": "integer"},
+                    "pickup_longitude": double, "pickup_latitude": double, "anomaly_score": double, "version": long, "is_final": {"type": "boolean"},
                     "pickup_location": {"type": "geo_point"},
                 },
             }},

@@ -133,11 +133,13 @@ impl Fragments {
                     value.is_valid(row).then(|| value.value(row))
                 })
                 .collect();
-            for (column, score) in scores.iter_mut().zip(history.scores(key, &values)) {
+            let end = ends.value(row);
+            let found = history.scores(key, end, &values, self.history_ms);
+            for (column, score) in scores.iter_mut().zip(found) {
                 column.push(score);
             }
             if is_final {
-                history.learn(key, ends.value(row), &values, self.history_ms);
+                history.learn(key, end, &values, self.history_ms);
             }
         }
         Ok(scores

@@ -4,7 +4,7 @@ use engine::history::History;
 use std::collections::BTreeMap;
 
 use arrow::array::*;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float64Type};
 use sha2::{Digest, Sha256};
 
 use super::support::*;
@@ -16,6 +16,7 @@ struct Naive {
     duration: i64,
     distance: f64,
     peak: i64,
+    by_hour: [i64; 24],
     longitude: f64,
     latitude: f64,
 }
@@ -26,7 +27,7 @@ fn new_york_hour(ms: i64) -> i64 {
     (ms.div_euclid(3_600_000) + offset).rem_euclid(24)
 }
 
-fn naive(trips: &[Trip]) -> BTreeMap<(i64, i32), Naive> {
+fn naive(trips: &[Trip], window_ms: i64) -> BTreeMap<(i64, i32), Naive> {
     let mut groups: BTreeMap<(i64, i32), Naive> = BTreeMap::new();
     for trip in trips {
         if trip.coordinates.contains(&0.0) {
@@ -34,7 +35,7 @@ fn naive(trips: &[Trip]) -> BTreeMap<(i64, i32), Naive> {
         }
         let group = groups
             .entry((
-                trip.pickup_ms.div_euclid(3_600_000) * 3_600_000,
+                trip.pickup_ms.div_euclid(window_ms) * window_ms,
                 trip.vendor,
             ))
             .or_default();
@@ -44,6 +45,7 @@ fn naive(trips: &[Trip]) -> BTreeMap<(i64, i32), Naive> {
         group.distance += trip.distance;
         let hour = new_york_hour(trip.pickup_ms);
         group.peak += i64::from((7..10).contains(&hour) || (16..19).contains(&hour));
+        group.by_hour[hour as usize] += 1;
         group.longitude += trip.coordinates[0];
         group.latitude += trip.coordinates[1];
     }
@@ -58,10 +60,32 @@ fn masked(mean: f64, argument: &str, window_end: i64, vendor: i32) -> f64 {
     ((mean + 0.01 * (2.0 * unit - 1.0)) * 1e5).round() / 1e5
 }
 
+/// The last value's distance from the mean of those before, in deviations of a sample.
+fn score(values: &[f64]) -> Option<f64> {
+    let (last, before) = values.split_last()?;
+    let n = before.len() as f64;
+    let mean = before.iter().sum::<f64>() / n;
+    let squares: f64 = before.iter().map(|value| (value - mean).powi(2)).sum();
+    let deviation = (squares / (n - 1.0)).sqrt();
+    (before.len() >= 3 && deviation > 0.0).then(|| (last - mean) / deviation)
+}
+
 #[test]
 fn the_taxi_job_equals_a_fold_over_the_rows() {
-    let query = planned(TAXI, &trips_schema()).unwrap();
-    let trips = some_trips(7, 20_000, 60);
+    equals_a_fold("1 hour", 3_600_000, 60);
+}
+
+#[test]
+fn the_taxi_job_with_days_for_windows_equals_a_fold_over_the_rows() {
+    equals_a_fold("1 day", 86_400_000, 24 * 9);
+}
+
+fn equals_a_fold(window: &str, window_ms: i64, hours: u64) {
+    let shipped = "INTERVAL '1 hour')";
+    assert!(TAXI.contains(shipped));
+    let text = TAXI.replace(shipped, &format!("INTERVAL '{window}')"));
+    let query = planned(&text, &trips_schema()).unwrap();
+    let trips = some_trips(7, 20_000, hours);
     let mut partials = Vec::new();
     let (mut rows, mut filtered, mut assigned) = (0, 0, 0);
     for (offset, part) in trips.chunks(1_234).enumerate() {
@@ -84,7 +108,7 @@ fn the_taxi_job_equals_a_fold_over_the_rows() {
         .unwrap();
     assert_eq!(result.schema(), query.output);
 
-    let expected = naive(&trips);
+    let expected = naive(&trips, window_ms);
     assert_eq!(result.num_rows(), expected.len());
     let starts = longs(&result, "window_start");
     let ends = longs(&result, "window_end");
@@ -92,7 +116,7 @@ fn the_taxi_job_equals_a_fold_over_the_rows() {
     for (row, ((start, vendor), group)) in expected.iter().enumerate() {
         assert_eq!(
             (starts[row], ends[row], vendors[row]),
-            (*start, start + 3_600_000, i64::from(*vendor))
+            (*start, start + window_ms, i64::from(*vendor))
         );
         assert_eq!(longs(&result, "trip_count")[row], group.count);
         assert_eq!(longs(&result, "passenger_count")[row], group.passengers);
@@ -102,6 +126,31 @@ fn the_taxi_job_equals_a_fold_over_the_rows() {
             group.peak,
             "window {start}"
         );
+        let most = group.by_hour.iter().max().unwrap();
+        assert_eq!(
+            longs(&result, "peak_hour")[row],
+            group
+                .by_hour
+                .iter()
+                .position(|trips| trips == most)
+                .unwrap() as i64,
+            "window {start}: {:?}",
+            group.by_hour
+        );
+        let so_far: Vec<f64> = expected
+            .range(..=(*start, *vendor))
+            .filter(|((_, of), _)| of == vendor)
+            .map(|(_, group)| group.count as f64)
+            .collect();
+        let scores = result
+            .column_by_name("anomaly_score")
+            .unwrap()
+            .as_primitive::<Float64Type>();
+        let found = scores.is_valid(row).then(|| scores.value(row));
+        match (found, score(&so_far)) {
+            (Some(found), Some(expected)) => assert!(close(found, expected), "window {start}"),
+            (found, expected) => assert_eq!(found, expected, "window {start}"),
+        }
         let count = group.count as f64;
         assert!(close(
             floats(&result, "average_trip_duration")[row],
@@ -111,7 +160,7 @@ fn the_taxi_job_equals_a_fold_over_the_rows() {
             floats(&result, "average_trip_distance")[row],
             group.distance / count
         ));
-        let end = start + 3_600_000;
+        let end = start + window_ms;
         let longitude = masked(group.longitude / count, "pickup_longitude", end, *vendor);
         assert!((floats(&result, "pickup_longitude")[row] - longitude).abs() < 1.5e-5);
         let latitude = masked(group.latitude / count, "pickup_latitude", end, *vendor);
@@ -175,14 +224,19 @@ fn the_taxi_job_reads_only_its_columns_and_its_results_fit_the_shipped_schema() 
         ("average_trip_duration", double.clone()),
         ("average_trip_distance", double.clone()),
         ("trips_during_peak", long.clone()),
+        ("peak_hour", DataType::Int32),
         ("pickup_longitude", double.clone()),
-        ("pickup_latitude", double),
+        ("pickup_latitude", double.clone()),
+        ("anomaly_score", double),
         ("version", long),
         ("is_final", DataType::Boolean),
     ];
     assert_eq!(
         columns,
-        expected.map(|(name, data_type)| (name, data_type, false))
+        expected.map(|(name, data_type)| {
+            let nullable = name == "anomaly_score";
+            (name, data_type, nullable)
+        })
     );
     assert_eq!(query.keys, 1);
     assert_eq!(query.partial.field(1).name(), "vendor_id");

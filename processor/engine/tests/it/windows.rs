@@ -160,6 +160,51 @@ fn a_silent_group_is_forgotten_after_its_time() {
 }
 
 #[test]
+fn a_group_that_was_silent_for_longer_than_its_history_starts_anew_whoever_shares_its_shard() {
+    let text = |ttl: u32| {
+        format!(
+            "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
+             CREATE SINK out WITH (topic = 'out', key = 'window_start, vendor_id', history_ttl = INTERVAL '{ttl} hours');
+             INSERT INTO out SELECT window_start, vendor_id, anomaly_score(count(*)) AS score
+             FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') GROUP BY window_start, vendor_id"
+        )
+    };
+    let of_hour = |vendor: i32, hour: i64, count: usize| -> Vec<Trip> {
+        let mut trips = some_trips(5, count, 1);
+        for trip in &mut trips {
+            trip.vendor = vendor;
+            trip.pickup_ms += hour * HOUR;
+        }
+        trips
+    };
+    // Windows of 1, 2 and 3 trips, then one of 4 six hours behind them: 2 deviations from the mean.
+    for (ttl, expected) in [(6, Some(2.0)), (5, None)] {
+        for shared in [false, true] {
+            let query = planned(&text(ttl), &trips_schema()).unwrap();
+            let mut history = History::default();
+            let mut last = None;
+            for (hour, count) in [(0, 1), (1, 2), (2, 3), (7, 0), (8, 4)] {
+                let mut trips = of_hour(1, hour, count);
+                if shared {
+                    trips.extend(of_hour(2, hour, 5));
+                }
+                let partial = query.scan(&[batch(&query, &trips)]).unwrap().partial;
+                let result = query.finish(&[partial], true, &mut history).unwrap();
+                let vendors = longs(&result, "vendor_id");
+                last = vendors.iter().position(|vendor| *vendor == 1).map(|row| {
+                    let scores = result
+                        .column_by_name("score")
+                        .unwrap()
+                        .as_primitive::<Float64Type>();
+                    scores.is_valid(row).then(|| scores.value(row))
+                });
+            }
+            assert_eq!(last, Some(expected), "{ttl} hours, shared {shared}");
+        }
+    }
+}
+
+#[test]
 fn each_window_function_is_planned_as_it_is_written() {
     let window = |from: &str| {
         let query = format!("SELECT window_start, count(*) AS n FROM {from} GROUP BY window_start");
