@@ -16,6 +16,7 @@ pub mod partial;
 pub mod progress;
 mod run;
 pub mod snapshot;
+pub mod spill;
 pub mod task;
 pub mod topics;
 pub mod windows;

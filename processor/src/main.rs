@@ -119,6 +119,11 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         edge_metrics: service.edge_metrics.clone(),
         progress,
         ready,
+        state_memory_bytes: usize::try_from(settings.state_memory_bytes).unwrap_or(usize::MAX),
+        spill_dir: match settings.spill_dir.as_os_str().is_empty() {
+            true => std::env::temp_dir(),
+            false => settings.spill_dir.clone(),
+        },
     };
     if cli.once {
         options.lifecycle.drain();

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub snapshots: IntCounter,
     /// Bytes of snapshots written, compressed.
     pub snapshot_bytes: IntCounter,
+    /// Bytes of state in memory.
+    pub state_memory_bytes: IntGauge,
+    /// Bytes of state on local disk.
+    pub state_disk_bytes: IntGauge,
     /// How far the state of this process's shards is restored: the least share, from 0 to 1.
     pub restored_ratio: Gauge,
     /// How long restoring will take, by what it has taken so far.
@@ -52,11 +56,11 @@ impl Metrics {
             .buckets(prometheus::exponential_buckets(0.002, 2.0, 12)?),
         )?;
         registry.register(Box::new(commit_seconds.clone()))?;
-        let paused_partitions = IntGauge::new(
-            "headway_processor_paused_partitions",
-            "Source partitions that are paused until slower ones have caught up (max_drift)",
-        )?;
-        registry.register(Box::new(paused_partitions.clone()))?;
+        let int_gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         let gauge = |name: &str, help: &str| {
             let gauge = Gauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -79,7 +83,18 @@ impl Metrics {
                 "headway_processor_restore_eta_seconds",
                 "How long restoring will go on, by what it has taken so far",
             )?,
-            paused_partitions,
+            paused_partitions: int_gauge(
+                "headway_processor_paused_partitions",
+                "Source partitions that are paused until slower ones have caught up (max_drift)",
+            )?,
+            state_memory_bytes: int_gauge(
+                "headway_processor_state_memory_bytes",
+                "Bytes of state in memory",
+            )?,
+            state_disk_bytes: int_gauge(
+                "headway_processor_state_disk_bytes",
+                "Bytes of state on local disk",
+            )?,
             records_in: counter(
                 "headway_processor_records_in_total",
                 "Records read from sources",

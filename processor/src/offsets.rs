@@ -82,6 +82,22 @@ pub struct ShardState {
     pub watermark: Option<i64>,
     /// Whether every source partition has ended, and so every window is closed.
     pub ended: bool,
+    /// What is out already of the results that the record at the committed offset gives, if they are too many for one
+    /// transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Cursor>,
+}
+
+/// How far the results of one partials record are out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// How many of the windows that it closes.
+    #[serde(rename = "w")]
+    pub windows: usize,
+    /// How many pieces of the next one.
+    #[serde(rename = "p")]
+    pub pieces: usize,
 }
 
 /// Why committed metadata can't be used.

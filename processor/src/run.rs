@@ -1,8 +1,10 @@
 //! Runs a job's workers, each on a thread of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use engine::spill::Spill;
 use runtime::clock::Clock;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::Log;
@@ -12,6 +14,7 @@ use schemas::Registry;
 use crate::job::{Job, JobLoadError, JobOptions};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
+use crate::spill::DiskSpill;
 use crate::worker::{Worker, WorkerError, WorkerOptions};
 
 /// What a processor is made from.
@@ -42,6 +45,10 @@ pub struct Options {
     pub progress: Arc<Progress>,
     /// Holds while no state is being restored.
     pub ready: Condition,
+    /// How many bytes of state this process holds in memory; more goes to disk.
+    pub state_memory_bytes: usize,
+    /// The folder for what goes to disk.
+    pub spill_dir: PathBuf,
 }
 
 /// Why a processor stopped.
@@ -79,6 +86,12 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
         &options.registry,
         options.job.clone(),
     )?);
+    let spill: Arc<dyn Spill> = Arc::new(DiskSpill::new(
+        options.spill_dir.clone(),
+        options.state_memory_bytes,
+        options.metrics.state_memory_bytes.clone(),
+        options.metrics.state_disk_bytes.clone(),
+    ));
     let abandon = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let mut result = Ok(());
@@ -96,6 +109,8 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
             edge_metrics: options.edge_metrics.clone(),
             progress: Arc::clone(&options.progress),
             ready: options.ready.clone(),
+            spill: Arc::clone(&spill),
+            spill_dir: options.spill_dir.clone(),
         };
         let slot = worker.slot.clone();
         let failed = Arc::clone(&abandon);

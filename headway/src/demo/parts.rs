@@ -121,6 +121,8 @@ impl Parts {
             edge_metrics: edges.clone(),
             progress: Arc::default(),
             ready: runtime::telemetry::Readiness::new().condition("state"),
+            state_memory_bytes: 256 * 1024 * 1024,
+            spill_dir: std::env::temp_dir(),
         };
 
         let layout = Layout::new()

@@ -11,6 +11,7 @@ pub mod history;
 pub mod partial;
 pub mod plan;
 pub mod shard;
+pub mod spill;
 pub mod sql;
 pub mod watermark;
 pub mod window;

@@ -203,6 +203,11 @@ impl Query {
         !self.fragments.scored.is_empty()
     }
 
+    /// Whether only the first groups of each window are results.
+    pub(crate) fn is_ranked(&self) -> bool {
+        self.fragments.top.is_some()
+    }
+
     /// How many scores it has.
     pub(crate) fn scores(&self) -> usize {
         self.fragments.scored.len()

@@ -46,7 +46,7 @@ pub fn split(
         .collect()
 }
 
-fn hashes(keys: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
+pub(crate) fn hashes(keys: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
     let mut hashes = vec![OFFSET; rows];
     for key in keys {
         add_column(key, &mut hashes)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use engine::fold::{Fold, Image, ImageRun};
+use engine::fold::{Block, Fold, Image};
 
 use super::SnapshotError;
 use super::manifest::{self, HISTORY, Manifest, Slice};
@@ -31,7 +31,31 @@ pub struct Draft {
 #[derive(Debug)]
 struct Planned {
     key: Arc<str>,
-    batches: Vec<RecordBatch>,
+    cuts: Vec<Cut>,
+}
+
+/// A part of a batch.
+#[derive(Debug)]
+struct Cut {
+    of: Rows,
+    from: usize,
+    rows: usize,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Block(Block),
+    History(RecordBatch),
+}
+
+impl Cut {
+    fn load(&self) -> Result<RecordBatch, SnapshotError> {
+        let rows = match &self.of {
+            Rows::Block(block) => block.load().map_err(engine::fold::ImageError::from)?,
+            Rows::History(rows) => rows.clone(),
+        };
+        Ok(rows.slice(self.from, self.rows))
+    }
 }
 
 /// A record to be sent: key, header if it has one, and value; `None` deletes what has the key.
@@ -42,7 +66,7 @@ impl Draft {
     /// holds already.
     pub fn new(fold: &Fold, offset: i64, partials_topic_id: &str, before: &Shelf) -> Self {
         let image = fold.image();
-        let live: BTreeSet<u64> = image.runs.iter().map(|run| run.number).collect();
+        let live: BTreeSet<u64> = image.runs.iter().map(|run| run.block.number).collect();
         let mut shelf = before.clone();
         let mut gone = std::mem::take(&mut shelf.strays);
 
@@ -98,55 +122,59 @@ impl Draft {
 
     /// Puts the batches that are not there yet into records, each in one or several parts.
     fn plan(&mut self, with_history: bool) {
-        let new: Vec<ImageRun> = self
+        let new: Vec<Block> = self
             .image
             .runs
             .iter()
-            .filter(|run| !self.shelf.runs.contains_key(&run.number))
-            .cloned()
+            .filter(|run| !self.shelf.runs.contains_key(&run.block.number))
+            .map(|run| run.block.clone())
             .collect();
-        let mut filling: Vec<RecordBatch> = Vec::new();
-        let mut key = None;
+        let mut filling: Option<Planned> = None;
         let mut bytes = 0;
-        for run in new {
+        for block in new {
             let mut parts = Vec::new();
-            for batch in cut(&run.rows) {
+            for (from, rows) in cuts(block.rows, block.bytes) {
                 if bytes >= RECORD_BYTES {
-                    self.put(&mut key, &mut filling);
+                    self.planned.extend(filling.take());
                     bytes = 0;
                 }
-                let record = key.get_or_insert_with(|| self.shelf.next_key());
-                bytes += raw_bytes(&batch);
-                parts.push(Part {
-                    record: Arc::clone(record),
-                    batch: filling.len(),
-                    rows: batch.num_rows() as u64,
+                let record = filling.get_or_insert_with(|| Planned {
+                    key: self.shelf.next_key(),
+                    cuts: Vec::new(),
                 });
-                filling.push(batch);
+                bytes += block.bytes * rows / block.rows.max(1);
+                parts.push(Part {
+                    record: Arc::clone(&record.key),
+                    batch: record.cuts.len(),
+                    rows: rows as u64,
+                });
+                record.cuts.push(Cut {
+                    of: Rows::Block(block.clone()),
+                    from,
+                    rows,
+                });
             }
-            self.shelf.runs.insert(run.number, parts);
+            self.shelf.runs.insert(block.number, parts);
         }
-        self.put(&mut key, &mut filling);
-        let Some(history) = self.image.history.clone().filter(|_| with_history) else {
+        self.planned.extend(filling);
+        let Some(history) = self.image.history.take().filter(|_| with_history) else {
             return;
         };
         self.shelf.history_at = Some(self.image.head.counts.closed);
-        for batch in cut(&history) {
+        for (from, rows) in cuts(history.num_rows(), history.get_array_memory_size()) {
             let record = self.shelf.next_key();
             self.shelf.history.push(Part {
                 record: Arc::clone(&record),
                 batch: 0,
-                rows: batch.num_rows() as u64,
+                rows: rows as u64,
             });
-            self.put(&mut Some(record), &mut vec![batch]);
-        }
-    }
-
-    fn put(&mut self, key: &mut Option<Arc<str>>, batches: &mut Vec<RecordBatch>) {
-        if let Some(key) = key.take() {
             self.planned.push(Planned {
-                key,
-                batches: std::mem::take(batches),
+                key: record,
+                cuts: vec![Cut {
+                    of: Rows::History(history.clone()),
+                    from,
+                    rows,
+                }],
             });
         }
     }
@@ -174,11 +202,16 @@ impl Draft {
         let Some(planned) = self.planned.get(place) else {
             return Ok(None);
         };
-        let value = manifest::encode_batches(&planned.batches)?;
+        let batches = planned
+            .cuts
+            .iter()
+            .map(Cut::load)
+            .collect::<Result<Vec<_>, _>>()?;
+        let value = manifest::encode_batches(&batches)?;
         if value.len() > MAX_BYTES {
             return Err(SnapshotError::TooLarge { bytes: value.len() });
         }
-        let rows = planned.batches.iter().map(|batch| batch.num_rows() as u64);
+        let rows = planned.cuts.iter().map(|cut| cut.rows as u64);
         self.shelf.records.insert(
             Arc::clone(&planned.key),
             Shelved {
@@ -197,28 +230,34 @@ impl Draft {
     pub fn end(&self) -> Result<Vec<Outgoing>, SnapshotError> {
         let (records, places) = self.shelf.named();
         let mut slices = Vec::new();
-        let mut list = |number: i64, place: i64, parts: &[Part], live: Option<_>| {
+        let mut list = |number: i64, place: i64, (part, parts), at: &[Part], live: Option<_>| {
             let mut live = live;
-            for part in parts {
+            for found in at {
                 slices.push(Slice {
                     number,
                     place,
+                    part,
+                    parts,
                     // Every part's record was kept, or planned and asked for.
-                    record: places.get(&part.record).copied().unwrap_or(usize::MAX),
-                    batch: part.batch,
+                    record: places.get(&found.record).copied().unwrap_or(usize::MAX),
+                    batch: found.batch,
                     live: live.take(),
                 });
             }
         };
         for run in &self.image.runs {
-            let parts = self
-                .shelf
-                .runs
-                .get(&run.number)
-                .map_or(&[][..], Vec::as_slice);
-            list(run.number as i64, run.place, parts, run.live.clone());
+            let at = self.shelf.runs.get(&run.block.number);
+            let number = i64::try_from(run.block.number).unwrap_or(i64::MAX);
+            let parts = (run.part, run.parts);
+            list(
+                number,
+                run.place,
+                parts,
+                at.map_or(&[][..], Vec::as_slice),
+                run.live.clone(),
+            );
         }
-        list(HISTORY, 0, &self.shelf.history, None);
+        list(HISTORY, 0, (0, 1), &self.shelf.history, None);
         let manifest = Manifest {
             version: manifest::VERSION,
             offset: self.offset,
@@ -238,27 +277,12 @@ impl Draft {
     }
 }
 
-fn raw_bytes(rows: &RecordBatch) -> usize {
-    // Of a slice, Arrow counts the whole buffers that it shares: so the mean of its batch is taken, see `cut`.
-    rows.columns()
-        .iter()
-        .map(|column| {
-            column
-                .to_data()
-                .get_slice_memory_size()
-                .unwrap_or(RECORD_BYTES)
-        })
-        .sum()
-}
-
-/// A batch in parts of about a record's size.
-fn cut(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> + '_ {
-    let total = rows.num_rows();
-    let parts = raw_bytes(rows)
-        .div_ceil(RECORD_BYTES)
-        .clamp(1, total.max(1));
-    let step = total.div_ceil(parts).max(1);
-    (0..total)
+/// Rows in parts of about a record's size: the first row of each, and how many.
+fn cuts(rows: usize, bytes: usize) -> impl Iterator<Item = (usize, usize)> {
+    let parts = bytes.div_ceil(RECORD_BYTES).clamp(1, rows.max(1));
+    let step = rows.div_ceil(parts).max(1);
+    // A batch without rows is written too: it is a part of its run.
+    (0..rows.max(1))
         .step_by(step)
-        .map(move |from| rows.slice(from, step.min(total - from)))
+        .map(move |from| (from, step.min(rows - from)))
 }

@@ -61,6 +61,10 @@ pub struct Slice {
     pub number: i64,
     /// See [`engine::fold::ImageRun::place`].
     pub place: i64,
+    /// See [`engine::fold::ImageRun::part`].
+    pub part: u32,
+    /// See [`engine::fold::ImageRun::parts`].
+    pub parts: u32,
     /// Which of the manifest's records, by its place there.
     pub record: usize,
     /// Which batch of that record's stream.
@@ -78,6 +82,8 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("number", DataType::Int64, false),
         Field::new("place", DataType::Int64, false),
+        Field::new("part", DataType::Int32, false),
+        Field::new("parts", DataType::Int32, false),
         Field::new("record", DataType::Int32, false),
         Field::new("batch", DataType::Int32, false),
         Field::new("live_rows", DataType::Int64, true),
@@ -103,7 +109,7 @@ pub fn encode(manifest: &Manifest, slices: &[Slice]) -> Result<(Vec<u8>, Vec<u8>
     };
     let mut live = BinaryBuilder::new();
     for slice in slices {
-        live.append_option(slice.live.as_ref().map(|live| packed(live)));
+        live.append_option(slice.live.as_ref().map(packed));
     }
     let live_rows: Int64Array = slices
         .iter()
@@ -114,6 +120,8 @@ pub fn encode(manifest: &Manifest, slices: &[Slice]) -> Result<(Vec<u8>, Vec<u8>
         vec![
             longs(&|slice| slice.number),
             longs(&|slice| slice.place),
+            ints(&|slice| slice.part as usize),
+            ints(&|slice| slice.parts as usize),
             ints(&|slice| slice.record),
             ints(&|slice| slice.batch),
             Arc::new(live_rows),
@@ -158,8 +166,9 @@ pub fn decode(header: &[u8], value: &[u8]) -> Result<(Manifest, Vec<Slice>), Sna
     }
     let long = |at: usize| rows.column(at).as_primitive::<Int64Type>();
     let int = |at: usize| rows.column(at).as_primitive::<Int32Type>();
-    let (numbers, places, records) = (long(0), long(1), int(2));
-    let (batches, live_rows, live) = (int(3), long(4), rows.column(5).as_binary::<i32>());
+    let (numbers, places, parts_of) = (long(0), long(1), (int(2), int(3)));
+    let (records, batches) = (int(4), int(5));
+    let (live_rows, live) = (long(6), rows.column(7).as_binary::<i32>());
     let mut slices = Vec::with_capacity(rows.num_rows());
     for row in 0..rows.num_rows() {
         let place = |value: i32, what: &str| {
@@ -187,6 +196,8 @@ pub fn decode(header: &[u8], value: &[u8]) -> Result<(Manifest, Vec<Slice>), Sna
         slices.push(Slice {
             number: numbers.value(row),
             place: places.value(row),
+            part: parts_of.0.value(row).cast_unsigned(),
+            parts: parts_of.1.value(row).cast_unsigned(),
             record,
             batch: place(batches.value(row), "batch")?,
             live,

@@ -66,6 +66,9 @@ pub enum SnapshotError {
         /// Its size.
         bytes: usize,
     },
+    /// What was read can't be read back.
+    #[error("a temporary file can't be read")]
+    Spool(#[from] std::io::Error),
     /// The state is not of this job, or contradicts itself.
     #[error(transparent)]
     Image(#[from] engine::fold::ImageError),

@@ -3,7 +3,9 @@
 //! It reads up to the high watermark that it found at its start, which it can reach only when every transaction that was
 //! open then is over: nobody's half-written snapshot is taken for none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +13,18 @@ use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use engine::fold::{Fold, Image, ImageRun};
 use engine::plan::Query;
+use engine::spill::Spill;
 use runtime::log::{Consumer, ConsumerOptions, Event, Log, LogError, Offset, TopicPartition};
 
 use super::SnapshotError;
 use super::manifest::{self, HISTORY, Slice};
 use super::shelf::{Part, Shelf, Shelved};
+use tempfile::SpooledTempFile;
 
 /// The most records in one poll.
 const POLL_RECORDS: usize = 64;
+/// How much of the state topic is held in memory while it is read; more goes to disk.
+const SPOOL_BYTES: usize = 32 * 1024 * 1024;
 
 /// A state topic's partition that is being read.
 pub struct Restore {
@@ -27,8 +33,24 @@ pub struct Restore {
     position: Offset,
     target: Offset,
     shard: i32,
-    rows: HashMap<Vec<u8>, Vec<u8>>,
+    /// Where the value of each key is in `spool`, and how long it is.
+    rows: HashMap<Vec<u8>, (u64, usize)>,
+    spool: SpooledTempFile,
+    spooled: u64,
     manifest: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Why reading can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// What was read can't be kept.
+    #[error(
+        "a temporary file can't be written: free space there, or name another folder with processor.spill_dir"
+    )]
+    Spool(#[from] std::io::Error),
 }
 
 /// What was restored.
@@ -40,7 +62,8 @@ pub struct Restored {
 }
 
 impl Restore {
-    /// Begins to read. `client_id` is what the broker's logs call the reader.
+    /// Begins to read. `client_id` is what the broker's logs call the reader; what is read goes to a file without a name in
+    /// `folder` when it gets large.
     ///
     /// # Errors
     /// The log's.
@@ -48,6 +71,7 @@ impl Restore {
         log: &dyn Log,
         client_id: &str,
         partition: &TopicPartition,
+        folder: &Path,
     ) -> Result<Self, LogError> {
         let bounds = log.bounds(partition)?;
         let consumer = if bounds.start < bounds.end {
@@ -67,6 +91,8 @@ impl Restore {
             target: bounds.end,
             shard: partition.partition,
             rows: HashMap::new(),
+            spool: tempfile::spooled_tempfile_in(SPOOL_BYTES, folder),
+            spooled: 0,
             manifest: None,
         })
     }
@@ -74,8 +100,8 @@ impl Restore {
     /// Reads what is there, waiting up to `wait` for it. Whether all has been read.
     ///
     /// # Errors
-    /// The log's. Those of class [`runtime::log::Class::Retry`] leave it usable.
-    pub fn step(&mut self, wait: Duration) -> Result<bool, LogError> {
+    /// The log's, of which those of class [`runtime::log::Class::Retry`] leave it usable; or there is no room on disk.
+    pub fn step(&mut self, wait: Duration) -> Result<bool, RestoreError> {
         let Some(consumer) = &mut self.consumer else {
             return Ok(true);
         };
@@ -90,10 +116,13 @@ impl Restore {
                         self.manifest = record.value.map(|value| (header.to_vec(), value.to_vec()));
                         continue;
                     }
-                    match record.value {
-                        Some(value) => self.rows.insert(key.to_vec(), value.to_vec()),
-                        None => self.rows.remove(key),
+                    let Some(value) = record.value else {
+                        self.rows.remove(key);
+                        continue;
                     };
+                    self.spool.write_all(value)?;
+                    self.rows.insert(key.to_vec(), (self.spooled, value.len()));
+                    self.spooled += value.len() as u64;
                 }
             }
             Some(Event::End { position, .. }) => self.position = self.position.max(position),
@@ -126,6 +155,7 @@ impl Restore {
         fingerprint: u64,
         partials_topic_id: &str,
         writer: &str,
+        spill: &Arc<dyn Spill>,
     ) -> Result<(Option<Restored>, Shelf), SnapshotError> {
         let mut shelf = Shelf::new(self.shard, writer);
         let Some((header, value)) = self.manifest.take() else {
@@ -141,65 +171,62 @@ impl Restore {
         }
         let mut records = Vec::with_capacity(manifest.records.len());
         for named in &manifest.records {
-            let value = self.rows.remove(named.key.as_bytes());
-            let value = value.filter(|value| crc32fast::hash(value) == named.crc32);
-            let value = value.ok_or_else(|| SnapshotError::Record {
-                key: named.key.clone(),
-            })?;
             let key: Arc<str> = named.key.as_str().into();
+            let place = self.rows.remove(named.key.as_bytes());
+            let place = place.ok_or_else(|| missing(&key))?;
             let shelved = Shelved {
                 crc32: named.crc32,
                 rows: named.rows,
             };
             shelf.records.insert(Arc::clone(&key), shelved);
-            records.push((key, manifest::decode_batches(&value)?));
+            records.push((key, shelved.crc32, place));
         }
+        shelf.strays = self.strays();
+        let mut read = Records {
+            spool: self.spool,
+            records,
+            recent: VecDeque::new(),
+        };
         let mut image = Image {
             head: manifest.head,
             runs: Vec::new(),
             history: None,
         };
-        for (number, found) in by_number(slices) {
-            let mut parts = Vec::with_capacity(found.len());
-            let mut batches = Vec::with_capacity(found.len());
-            for slice in &found {
-                let (key, held) = &records[slice.record];
-                let batch = held.get(slice.batch).ok_or_else(|| SnapshotError::Record {
-                    key: key.to_string(),
-                })?;
+        for slices in slices.chunk_by(|one, next| one.number == next.number) {
+            let mut parts = Vec::with_capacity(slices.len());
+            let mut batches = Vec::with_capacity(slices.len());
+            for slice in slices {
+                let (key, batch) = read.batch(slice)?;
                 parts.push(Part {
-                    record: Arc::clone(key),
+                    record: key,
                     batch: slice.batch,
                     rows: batch.num_rows() as u64,
                 });
                 batches.push(batch);
             }
             let rows = whole(&batches)?;
-            let first = found.into_iter().next();
-            match (u64::try_from(number), first) {
-                (Ok(number), Some(first)) => {
-                    shelf.runs.insert(number, parts);
-                    image.runs.push(ImageRun {
-                        number,
-                        place: first.place,
-                        live: first.live,
-                        rows,
-                    });
-                }
-                _ if number == HISTORY => {
-                    shelf.history = parts;
-                    shelf.history_at = Some(image.head.counts.closed);
-                    image.history = Some(rows);
-                }
-                _ => {
-                    return Err(SnapshotError::Manifest {
-                        detail: format!("it names batch {number}"),
-                    });
-                }
+            let first = &slices[0];
+            if first.number == HISTORY {
+                shelf.history = parts;
+                shelf.history_at = Some(image.head.counts.closed);
+                image.history = Some(rows);
+                continue;
             }
+            let number = u64::try_from(first.number).map_err(|_| SnapshotError::Manifest {
+                detail: format!("it names batch {}", first.number),
+            })?;
+            shelf.runs.insert(number, parts);
+            image.runs.push(ImageRun::read(
+                query,
+                number,
+                first.place,
+                (first.part, first.parts),
+                first.live.clone(),
+                &rows,
+                spill.as_ref(),
+            )?);
         }
-        shelf.strays = self.strays();
-        let fold = Fold::restore(Arc::clone(query), fingerprint, image)?;
+        let fold = Fold::restore(Arc::clone(query), fingerprint, image, Arc::clone(spill))?;
         let restored = Restored {
             fold,
             offset: manifest.offset,
@@ -219,24 +246,61 @@ impl Restore {
     }
 }
 
-/// The parts of each batch, in the order of their rows.
-fn by_number(slices: Vec<Slice>) -> BTreeMap<i64, Vec<Slice>> {
-    let mut by_number: BTreeMap<i64, Vec<Slice>> = BTreeMap::new();
-    for slice in slices {
-        by_number.entry(slice.number).or_default().push(slice);
+fn missing(key: &str) -> SnapshotError {
+    SnapshotError::Record {
+        key: key.to_owned(),
     }
-    by_number
 }
 
-fn whole(batches: &[&RecordBatch]) -> Result<RecordBatch, SnapshotError> {
+/// The records of a manifest, decoded as they are needed.
+struct Records {
+    spool: SpooledTempFile,
+    /// By their place in the manifest: key, checksum, and where the value is.
+    records: Vec<(Arc<str>, u32, (u64, usize))>,
+    /// Those that were needed last.
+    recent: VecDeque<(usize, Vec<RecordBatch>)>,
+}
+
+/// How many decoded records are kept at hand.
+const RECENT: usize = 8;
+
+impl Records {
+    fn batch(&mut self, slice: &Slice) -> Result<(Arc<str>, RecordBatch), SnapshotError> {
+        let (key, crc32, (at, length)) = &self.records[slice.record];
+        let wrong = || missing(key);
+        if !self
+            .recent
+            .iter()
+            .any(|(record, _)| *record == slice.record)
+        {
+            let mut value = vec![0; *length];
+            self.spool.seek(SeekFrom::Start(*at))?;
+            self.spool.read_exact(&mut value)?;
+            if crc32fast::hash(&value) != *crc32 {
+                return Err(wrong());
+            }
+            self.recent.truncate(RECENT - 1);
+            let batches = manifest::decode_batches(&value)?;
+            self.recent.push_front((slice.record, batches));
+        }
+        let found = self
+            .recent
+            .iter()
+            .find(|(record, _)| *record == slice.record);
+        let batch = found.and_then(|(_, batches)| batches.get(slice.batch));
+        Ok((Arc::clone(key), batch.ok_or_else(wrong)?.clone()))
+    }
+}
+
+fn whole(batches: &[RecordBatch]) -> Result<RecordBatch, SnapshotError> {
     match batches {
-        [one] => Ok((*one).clone()),
+        [one] => Ok(one.clone()),
         several => {
-            let schema = several.first().map(|first| first.schema());
+            let schema = several.first().map(RecordBatch::schema);
             let schema = schema.ok_or_else(|| SnapshotError::Manifest {
                 detail: "a batch has no parts".into(),
             })?;
-            Ok(concat_batches(&schema, several.iter().copied())?)
+            Ok(concat_batches(&schema, several)?)
         }
     }
 }

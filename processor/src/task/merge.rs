@@ -5,15 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
-use engine::fold::{Fold, FoldError, LateRows};
-use engine::plan::FragmentError;
+use engine::fold::{ClosedPieces, ClosedWindow, Fold, FoldError, LateRows};
 use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
 
 use crate::job::JobQuery;
-use crate::offsets::ShardState;
+use crate::offsets::{Cursor, ShardState};
 use crate::partial::{self, PartialError};
-use crate::snapshot::restore::Restored;
 
 /// The fold of one shard.
 pub struct MergeTask {
@@ -28,6 +26,11 @@ pub struct MergeTask {
     restore_to: Offset,
     /// The offset of the snapshot that it was made from.
     restored_from: Offset,
+    /// The pieces of the window whose results are being given.
+    pieces: Option<ClosedPieces>,
+    /// How many more result rows fit into the open transaction.
+    room: usize,
+    max_close_rows: usize,
 }
 
 #[derive(Clone)]
@@ -38,6 +41,21 @@ struct Progress {
     changes: u64,
     /// What it would cost to fold again what was folded since the last snapshot: see [`RECORD_COST`].
     cost: u64,
+    /// What is out already of what the next record gives, as it stood committed.
+    out: Option<Cursor>,
+    /// Closed windows whose results are not all given.
+    closing: Option<Closing>,
+}
+
+/// Windows that a record has closed, on their way out.
+#[derive(Clone)]
+struct Closing {
+    /// The record's offset.
+    offset: Offset,
+    windows: Arc<Vec<ClosedWindow>>,
+    given: Cursor,
+    /// How far event time was before the record: up to there all results are out.
+    watermark: Option<i64>,
 }
 
 /// What it costs to fold a record without rows, where a row costs 1.
@@ -90,32 +108,27 @@ pub enum MergeError {
         #[source]
         source: FoldError,
     },
-    /// The results of a window can't be worked out.
-    #[error(transparent)]
-    Finish(#[from] FragmentError),
 }
 
 impl MergeTask {
-    /// A shard that goes on from a snapshot, or from the beginning. Partials below `restore_to`, the committed offset, will
+    /// A shard that goes on from this state, which is the one after all partials below its offset. Partials below `restore_to`, the committed offset, will
     /// be folded without giving anything; `state` is what stands committed there.
     pub fn new(
         partition: TopicPartition,
         query_index: usize,
         query: Arc<JobQuery>,
-        restored: Option<Restored>,
+        (fold, position): (Fold, Offset),
         restore_to: Offset,
         state: ShardState,
     ) -> Self {
-        let (fold, position) = match restored {
-            Some(restored) => (restored.fold, restored.offset),
-            None => (Fold::new(Arc::clone(&query.plan), query.fingerprint), 0),
-        };
         let live = Progress {
             fold,
             position,
             emitted: state.emitted,
             changes: state.changes,
             cost: 0,
+            out: state.given,
+            closing: None,
         };
         Self {
             partition,
@@ -125,12 +138,26 @@ impl MergeTask {
             restored_from: live.position,
             live,
             restore_to,
+            pieces: None,
+            room: usize::MAX,
+            max_close_rows: usize::MAX,
         }
     }
 
-    /// Folds a batch of partials, which must follow on the last one.
+    /// The same, which gives at most about this many rows of closed windows between two commits.
+    #[must_use]
+    pub fn with_room(mut self, rows: usize) -> Self {
+        (self.room, self.max_close_rows) = (rows, rows);
+        self
+    }
+
+    /// Folds a batch of partials, which must follow on the last one. It stops at a record that gives more than there is
+    /// room for: the rest is to be read again, from [`MergeTask::position`], once [`MergeTask::is_closing`] is over.
     pub fn take(&mut self, batch: &Batch, given: &mut Vec<Given>) -> Result<(), MergeError> {
         for (index, record) in batch.iter().enumerate() {
+            if self.is_closing() {
+                break;
+            }
             let unreadable = |source| MergeError::Unreadable {
                 partition: self.partition.clone(),
                 offset: record.offset,
@@ -154,10 +181,25 @@ impl MergeTask {
             if record.offset < self.restore_to {
                 if self.query.plan.has_history() {
                     for window in &applied.closed {
-                        self.live.fold.results(window)?;
+                        self.results_of(window, record.offset)?;
                     }
                 }
                 self.live.fold.forget_changes();
+                continue;
+            }
+            let out = self.live.out.take();
+            if !applied.closed.is_empty() {
+                self.live.closing = Some(Closing {
+                    offset: record.offset,
+                    windows: Arc::new(applied.closed),
+                    given: out.unwrap_or_default(),
+                    watermark: before,
+                });
+            }
+            if let Some(out) = out {
+                // Its late rows, too, are out.
+                self.learn_again(out)?;
+                self.go_on(given)?;
                 continue;
             }
             for rows in applied.late {
@@ -169,16 +211,95 @@ impl MergeTask {
                     watermark: before.unwrap_or(i64::MIN),
                 });
             }
-            for window in &applied.closed {
-                let results = self.live.fold.results(window)?;
-                self.live.emitted += results.num_rows() as u64;
-                given.push(Given::Results(results));
-            }
+            self.go_on(given)?;
         }
         if self.live.position <= self.restore_to {
             self.committed = self.live.clone();
         }
         Ok(())
+    }
+
+    /// Whether there are results to be given before partials are read on: with [`MergeTask::go_on`], after a commit.
+    pub fn is_closing(&self) -> bool {
+        self.live.closing.is_some()
+    }
+
+    /// Gives results of closed windows while there is room for them.
+    pub fn go_on(&mut self, given: &mut Vec<Given>) -> Result<(), MergeError> {
+        while let Some(closing) = &mut self.live.closing {
+            let Some(window) = closing.windows.get(closing.given.windows) else {
+                self.live.closing = None;
+                break;
+            };
+            if self.room == 0 {
+                break;
+            }
+            let fold = &mut self.live.fold;
+            let pieces = self
+                .pieces
+                .get_or_insert_with(|| fold.pieces(window, closing.given.pieces));
+            let results = fold
+                .next_results(pieces)
+                .map_err(|source| MergeError::Fold {
+                    partition: self.partition.clone(),
+                    offset: closing.offset,
+                    source,
+                })?;
+            match results {
+                Some(results) => {
+                    closing.given.pieces = pieces.position();
+                    self.room = self.room.saturating_sub(results.num_rows());
+                    self.live.emitted += results.num_rows() as u64;
+                    if results.num_rows() > 0 {
+                        given.push(Given::Results(results));
+                    }
+                }
+                None => {
+                    self.pieces = None;
+                    closing.given = Cursor {
+                        windows: closing.given.windows + 1,
+                        pieces: 0,
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets history learn from results that are out already.
+    fn learn_again(&mut self, out: Cursor) -> Result<(), MergeError> {
+        let Some(closing) = self.live.closing.clone() else {
+            return Ok(());
+        };
+        if !self.query.plan.has_history() {
+            return Ok(());
+        }
+        for window in closing.windows.iter().take(out.windows) {
+            self.results_of(window, closing.offset)?;
+        }
+        if let Some(window) = closing.windows.get(out.windows) {
+            let mut pieces = self.live.fold.pieces(window, 0);
+            while pieces.position() < out.pieces {
+                self.next_of(&mut pieces, closing.offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn results_of(&mut self, window: &ClosedWindow, offset: Offset) -> Result<(), MergeError> {
+        let mut pieces = self.live.fold.pieces(window, 0);
+        while self.next_of(&mut pieces, offset)? {}
+        Ok(())
+    }
+
+    fn next_of(&mut self, pieces: &mut ClosedPieces, offset: Offset) -> Result<bool, MergeError> {
+        let next = self.live.fold.next_results(pieces);
+        let next = next.map_err(|source| MergeError::Fold {
+            partition: self.partition.clone(),
+            offset,
+            source,
+        })?;
+        Ok(next.is_some())
     }
 
     /// What has changed since the last commit, if the sink asks for that: to be sent before the next one.
@@ -228,6 +349,11 @@ impl MergeTask {
         self.live.position
     }
 
+    /// Whether the state that stands committed is the one after all partials below the committed offset.
+    pub fn is_whole(&self) -> bool {
+        !self.restoring() && self.committed.closing.is_none()
+    }
+
     /// The state that stands committed, the offset up to which partials are in it, and what it would cost to fold those
     /// since the last snapshot again.
     pub fn to_snapshot(&self) -> (&Fold, Offset, u64) {
@@ -242,10 +368,10 @@ impl MergeTask {
         }
     }
 
-    /// The position to be committed, if it is ahead of the last one.
+    /// The offset to be committed, if it or what stands beside it has changed since the last commit.
     pub fn to_commit(&self) -> Option<Offset> {
-        (!self.restoring() && self.live.position > self.committed.position.max(self.restore_to))
-            .then_some(self.live.position)
+        let at = self.live.at();
+        (!self.restoring() && at != self.committed.at() && at.0 >= self.restore_to).then_some(at.0)
     }
 
     /// What the shard has taken and given.
@@ -261,11 +387,12 @@ impl MergeTask {
 
     /// Whether every source partition has ended, and that is committed.
     pub fn ended(&self) -> bool {
-        self.committed.fold.watermark().ended()
+        self.committed.fold.watermark().ended() && self.committed.closing.is_none()
     }
 
     /// Notes that what was given is committed.
     pub fn committed(&mut self) {
+        self.room = self.max_close_rows;
         if !self.restoring() {
             self.committed = self.live.clone();
         }
@@ -274,12 +401,22 @@ impl MergeTask {
     /// Goes back to the last commit, and says at which offset to read on. State is shared, not copied, so this costs
     /// no restore.
     pub fn roll_back(&mut self) -> Offset {
+        self.room = self.max_close_rows;
+        self.pieces = None;
         self.live = self.committed.clone();
         self.live.position
     }
 }
 
 impl Progress {
+    /// The offset to be committed, and what is out of what the record there gives.
+    fn at(&self) -> (Offset, Option<Cursor>) {
+        match &self.closing {
+            Some(closing) => (closing.offset, Some(closing.given)),
+            None => (self.position, None),
+        }
+    }
+
     fn state(&self, bounded: bool) -> ShardState {
         let counts = self.fold.counts();
         let groups = if bounded { 0 } else { self.fold.open_count() };
@@ -291,8 +428,12 @@ impl Progress {
             emitted: self.emitted,
             changes: self.changes,
             groups: groups as u64,
-            watermark: self.fold.watermark().now(),
-            ended: self.fold.watermark().ended(),
+            watermark: match &self.closing {
+                Some(closing) => closing.watermark,
+                None => self.fold.watermark().now(),
+            },
+            ended: self.fold.watermark().ended() && self.closing.is_none(),
+            given: self.closing.as_ref().map(|closing| closing.given),
         }
     }
 }

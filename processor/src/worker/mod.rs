@@ -5,10 +5,12 @@ mod output;
 mod session;
 mod transaction;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use engine::spill::Spill;
 use runtime::clock::Clock;
 use runtime::lifecycle::Lifecycle;
 use runtime::log::{Class, Log};
@@ -42,6 +44,10 @@ pub struct WorkerOptions {
     pub snapshot_cost: u64,
     /// About how many bytes of a snapshot go into one transaction.
     pub snapshot_bytes: usize,
+    /// About how many results of closed windows go into one transaction.
+    pub max_close_rows: usize,
+    /// Into blocks of how many rows large state is cut, if not as many as usual. All members must agree.
+    pub block_rows: Option<usize>,
 }
 
 impl Default for WorkerOptions {
@@ -55,6 +61,8 @@ impl Default for WorkerOptions {
             idle_marks: true,
             snapshot_cost: 1_000_000,
             snapshot_bytes: 4 * 1024 * 1024,
+            max_close_rows: 262_144,
+            block_rows: None,
         }
     }
 }
@@ -85,6 +93,10 @@ pub struct Worker {
     pub progress: Arc<Progress>,
     /// Holds while no state is being restored.
     pub ready: Condition,
+    /// Where large batches of the state go.
+    pub spill: Arc<dyn Spill>,
+    /// The folder for temporary files.
+    pub spill_dir: PathBuf,
 }
 
 /// The longest pause between two sessions.

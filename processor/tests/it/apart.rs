@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::fold::Fold;
 use processor::job::Job;
 use processor::offsets::ShardState;
 use processor::task::merge::MergeTask;
@@ -64,7 +65,15 @@ fn most_open(fixture: &Fixture, sql: &str) -> usize {
             .consumer(&ConsumerOptions::new("reader"))
             .unwrap();
         consumer.assign(&[(partition.clone(), 0)]).unwrap();
-        let mut merge = MergeTask::new(partition, 0, query, None, 0, ShardState::default());
+        let fold = Fold::new(Arc::clone(&query.plan), query.fingerprint);
+        let mut merge = MergeTask::new(
+            partition,
+            0,
+            Arc::clone(&query),
+            (fold, 0),
+            0,
+            ShardState::default(),
+        );
         while let Some(Event::Records(batch)) = consumer.poll(Duration::from_secs(5), 1).unwrap() {
             merge.take(&batch, &mut Vec::new()).unwrap();
             most = most.max(merge.fold().open_count());

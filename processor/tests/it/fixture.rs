@@ -234,6 +234,8 @@ impl Fixture {
             edge_metrics: runtime::metrics::Metrics::new(&prometheus::Registry::new()).unwrap(),
             progress: Arc::new(Progress::default()),
             ready: runtime::telemetry::Readiness::new().condition("state"),
+            state_memory_bytes: 256 * 1024 * 1024,
+            spill_dir: std::env::temp_dir(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod apart;
 mod check;
+mod closes;
 mod crash;
 mod fixture;
 mod foreign;

@@ -166,6 +166,10 @@ pub struct ProcessorConfig {
     pub shards: u16,
     /// How often results are committed.
     pub commit_interval_ms: Millis,
+    /// How many bytes of state are held in memory.
+    pub state_memory_bytes: u64,
+    /// The folder for state that goes to disk; empty: the system's for temporary files.
+    pub spill_dir: PathBuf,
     /// What the jitter of `mask_coordinate` is derived from.
     pub mask_salt: Secret,
 }

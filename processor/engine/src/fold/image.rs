@@ -6,13 +6,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Fold, State, keyed::Keyed, panes::Panes};
+use super::blocks::Block;
+use super::{Counts, Fold, FoldError, State, by_panes, keyed::Keyed, panes::Panes, window_of};
 use crate::history::History;
 use crate::plan::{FragmentError, Query};
+use crate::spill::{Spill, SpillError};
 use crate::watermark::Watermark;
 
 /// The version of the image's layout that this code writes, and the only one that it reads.
@@ -23,7 +27,7 @@ pub const IMAGE_VERSION: u32 = 1;
 pub struct Image {
     /// What is not in batches.
     pub head: Head,
-    /// The batches, in no particular order but that those of one place stand in the order of their numbers.
+    /// The batches, in the order of their numbers within each place.
     pub runs: Vec<ImageRun>,
     /// What [`anomaly_score`](crate::functions) remembers: groups and their windows; `None` if that is nothing.
     pub history: Option<RecordBatch>,
@@ -51,19 +55,56 @@ pub struct Head {
     pub next_run: u64,
     /// Rows of batches that may be part of a group.
     pub held_rows: u64,
+    /// Into blocks of how many rows its runs are cut.
+    pub block_rows: usize,
 }
 
 /// A batch of an image.
 #[derive(Clone, Debug)]
 pub struct ImageRun {
-    /// Its number: no other batch of this fold has it, ever.
-    pub number: u64,
     /// The start of the pane that it is in, in milliseconds since 1970; 0 where groups are kept by key.
     pub place: i64,
+    /// Which part it is of a run that is cut by the hash of keys; the parts of a run stand behind one another.
+    pub part: u32,
+    /// How many parts the run has: a power of two.
+    pub parts: u32,
     /// Which of its rows are still part of the state; `None`: all.
     pub live: Option<BooleanBuffer>,
-    /// Its rows, with the columns of [`Query::partial`].
-    pub rows: RecordBatch,
+    /// Its number, which no other batch of this fold has, ever, and its rows, with the columns of [`Query::partial`].
+    pub block: Block,
+}
+
+impl ImageRun {
+    /// A batch as it was written down, for the fold of this query.
+    ///
+    /// # Errors
+    /// It has other columns, or is not of this place; or there is no room for it.
+    pub fn read(
+        query: &Query,
+        number: u64,
+        place: i64,
+        (part, parts): (u32, u32),
+        live: Option<BooleanBuffer>,
+        rows: &RecordBatch,
+        spill: &dyn Spill,
+    ) -> Result<Self, ImageError> {
+        let rows = columns_of(query, rows)?;
+        let starts = rows.column(0).as_primitive::<Int64Type>();
+        let astray = match by_panes(query) {
+            Some(_) => starts.values().iter().any(|start| *start != place),
+            None => place != 0,
+        };
+        if astray {
+            return Err(ImageError::Run { number });
+        }
+        Ok(Self {
+            place,
+            part,
+            parts,
+            live,
+            block: Block::new(number, rows, spill)?,
+        })
+    }
 }
 
 /// Why an image is not one of this query's fold.
@@ -92,6 +133,9 @@ pub enum ImageError {
     /// Keys can't be worked out.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
+    /// Rows can't be kept, or not be read back.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 impl Fold {
@@ -109,6 +153,7 @@ impl Fold {
                 closed_to: i64::MIN,
                 next_run: 0,
                 held_rows: 0,
+                block_rows: self.keeping.block_rows,
             },
             runs: Vec::new(),
             history: self.history.rows(self.query.scores()),
@@ -124,7 +169,12 @@ impl Fold {
     ///
     /// # Errors
     /// It is of another job or version, or contradicts itself.
-    pub fn restore(query: Arc<Query>, fingerprint: u64, image: Image) -> Result<Self, ImageError> {
+    pub fn restore(
+        query: Arc<Query>,
+        fingerprint: u64,
+        image: Image,
+        spill: Arc<dyn Spill>,
+    ) -> Result<Self, ImageError> {
         if image.head.version != IMAGE_VERSION {
             return Err(ImageError::Format {
                 found: image.head.version,
@@ -133,7 +183,7 @@ impl Fold {
         if image.head.fingerprint != fingerprint {
             return Err(ImageError::Fingerprint);
         }
-        let mut fold = Self::new(Arc::clone(&query), fingerprint);
+        let mut fold = Self::with_spill(Arc::clone(&query), fingerprint, spill);
         if let Some(rows) = &image.history {
             fold.history = History::from_rows(rows, query.scores()).ok_or(ImageError::Columns)?;
         }
@@ -141,9 +191,10 @@ impl Fold {
         fold.ranges.clone_from(&image.head.ranges);
         fold.watermark = image.head.watermark.clone();
         fold.counts = image.head.counts;
-        let window = fold.window();
-        fold.state = match window.size_ms() {
-            Some(size_ms) => State::Panes(Panes::restore(window, size_ms, &query, image)?),
+        fold.keeping.block_rows = image.head.block_rows.max(1);
+        let window = window_of(&query);
+        fold.state = match by_panes(&query) {
+            Some(size_ms) => State::Panes(Panes::restore(window, size_ms, image)?),
             None => State::Keyed(Keyed::restore(window, &query, image)?),
         };
         Ok(fold)
@@ -156,6 +207,16 @@ impl Fold {
             State::Keyed(keyed) => keyed.rows(),
         };
         rows + self.history.len()
+    }
+}
+
+impl From<FoldError> for ImageError {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Fragment(error) => Self::Fragment(error),
+            FoldError::Spill(error) => Self::Spill(error),
+            _ => Self::Columns,
+        }
     }
 }
 
@@ -182,7 +243,7 @@ impl Numbers {
 }
 
 /// The rows with the query's own schema, after a check that they have its columns.
-pub(super) fn columns_of(query: &Query, rows: &RecordBatch) -> Result<RecordBatch, ImageError> {
+fn columns_of(query: &Query, rows: &RecordBatch) -> Result<RecordBatch, ImageError> {
     let fields = query.partial.fields();
     let same = rows.num_columns() == fields.len()
         && rows

@@ -1,13 +1,16 @@
-//! The open groups of windows that do not lie fast in time: sessions, and groups without a window.
+//! The open groups by key: sessions, groups without a window, and those of any window where changes are asked for, so that
+//! what has changed is found without a look at the rest.
 //!
 //! ```text
 //!   key ─▶ intervals, each { start, end, pieces }        pieces: rows of immutable batches, merged when they are eight
-//!   ends: (end, key), so that what is over is found without a look at the rest
+//!   times: (time, key), so that what is over is found without a look at the rest
 //! ```
 //!
+//! An interval is a session, a pane of windows that lie fast in time, or all that a group without windows has.
 //! The maps share what they have with their copies, so that going back to the last commit costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanBufferBuilder, Int64Array};
@@ -16,9 +19,12 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
+use super::blocks::Block;
+use super::closed::{ClosedWindow, Source};
 use super::image::{Image, ImageError, ImageRun, Numbers};
-use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Run, Taken, with_starts};
+use super::{FoldError, LateRows, OpenWindow, Run, Taken, with_starts};
 use crate::plan::Query;
+use crate::spill::InMemory;
 use crate::window::Window;
 
 /// How many pieces of a group are merged into one.
@@ -34,15 +40,19 @@ pub(super) struct Keyed {
     /// Intervals that end here or before are closed.
     closed_to: i64,
     groups: RedBlackTreeMapSync<Key, Arc<Vec<Interval>>>,
-    ends: RedBlackTreeSetSync<(i64, Key)>,
+    /// Where windows lie fast in time: the start of each interval. Else the end, unless it has none.
+    times: RedBlackTreeSetSync<(i64, Key)>,
     intervals: usize,
+    /// Where windows lie fast in time: how many intervals each pane has.
+    panes: BTreeMap<i64, usize>,
     /// Rows of batches that some piece may be in, and pieces.
     held_rows: usize,
     pieces: usize,
     /// The number of the next batch.
     next_run: u64,
-    /// Groups that rows came to since changes were last taken.
-    dirty: BTreeSet<Key>,
+    /// Groups that rows came to since changes were last taken, and where their intervals start, if windows lie fast in
+    /// time.
+    dirty: BTreeSet<(Key, i64)>,
     /// Such groups that are over since.
     dropped: Vec<RecordBatch>,
 }
@@ -62,8 +72,9 @@ impl Keyed {
             window,
             closed_to: i64::MIN,
             groups: RedBlackTreeMapSync::new_sync(),
-            ends: RedBlackTreeSetSync::new_sync(),
+            times: RedBlackTreeSetSync::new_sync(),
             intervals: 0,
+            panes: BTreeMap::new(),
             held_rows: 0,
             pieces: 0,
             next_run: 0,
@@ -72,10 +83,22 @@ impl Keyed {
         }
     }
 
-    /// The open sessions, in order of end. Groups without windows are none.
+    /// The open windows, in order of end. Groups without windows are none.
     pub(super) fn open(&self) -> Vec<OpenWindow> {
         if !self.window.is_bounded() {
             return Vec::new();
+        }
+        if let Some(size_ms) = self.window.size_ms() {
+            let window = |start: i64| OpenWindow {
+                start,
+                end: start.saturating_add(size_ms),
+                partial_rows: self
+                    .panes
+                    .range(start..start.saturating_add(size_ms))
+                    .map(|(_, n)| n)
+                    .sum(),
+            };
+            return self.open_starts().into_iter().map(window).collect();
         }
         let mut open: Vec<OpenWindow> = self
             .groups
@@ -91,8 +114,26 @@ impl Keyed {
         open
     }
 
+    /// The starts of open windows that lie fast in time.
+    fn open_starts(&self) -> BTreeSet<i64> {
+        self.panes
+            .keys()
+            .flat_map(|pane| self.window.starts_over(*pane))
+            .filter(|start| self.is_open(*start))
+            .collect()
+    }
+
+    /// Whether a window that lies fast in time is open.
+    fn is_open(&self, start: i64) -> bool {
+        start.saturating_add(self.window.size_ms().unwrap_or(0)) > self.closed_to
+    }
+
     pub(super) fn open_count(&self) -> usize {
-        self.intervals
+        match self.window {
+            Window::Tumbling { .. } => self.panes.len(),
+            Window::Hopping { .. } => self.open_starts().len(),
+            Window::Session { .. } | Window::Unbounded { .. } => self.intervals,
+        }
     }
 
     /// Takes partial rows in: one interval each, united with the open ones of its key that it overlaps.
@@ -105,9 +146,11 @@ impl Keyed {
         let mut taken = Taken::default();
         let keys = query.key_bytes(rows)?;
         let batch = Arc::new(Run::next(&mut self.next_run, rows.clone()));
-        let column = |at: usize| rows.column(at).as_primitive::<Int64Type>().values();
-        let columns = rows.num_columns();
-        let (starts, ends, counts) = (column(0), column(columns - 3), column(columns - 2));
+        let (starts, ends) = self.times_of(rows);
+        let counts = rows
+            .column(rows.num_columns() - 2)
+            .as_primitive::<Int64Type>()
+            .values();
         let mut crowded = BTreeSet::new();
         self.held_rows += rows.num_rows();
         for row in 0..rows.num_rows() {
@@ -127,33 +170,19 @@ impl Keyed {
                 .cloned()
                 .partition(|open| self.meet(open, &new));
             let count = u64::try_from(counts[row]).unwrap_or_default();
-            // Where its first row alone would end.
-            let first_end = match self.window {
-                Window::Session { gap_ms } => new.start.saturating_add(gap_ms),
-                _ => new.end,
-            };
-            if met.is_empty() && first_end <= self.closed_to {
-                let window_start = match self.window {
-                    Window::Unbounded { ttl_ms: Some(ttl) } => new.end.saturating_sub(ttl),
-                    _ => new.start,
-                };
-                taken.late.push(LateRows {
-                    window_start,
-                    window_end: new.end,
-                    rows: count,
-                });
+            let open = self.admit(&new, !met.is_empty(), count, &mut taken.late);
+            if open == 0 {
                 continue;
             }
-            taken.merged += count;
+            taken.merged += open * count;
             // What was there comes first: floats are added in the log's order.
             let mut pieces = Vec::new();
             let several = met.len() > 1;
             for old in met {
-                self.ends.remove_mut(&(old.end, Arc::clone(&key)));
+                self.forget_time(&old, &key);
                 new.start = new.start.min(old.start);
                 new.end = new.end.max(old.end);
                 pieces.extend(old.pieces);
-                self.intervals -= 1;
             }
             if several {
                 pieces.sort_by_key(|(run, row)| (run.number, *row));
@@ -163,17 +192,16 @@ impl Keyed {
             if new.pieces.len() >= FAN_IN {
                 crowded.insert(Arc::clone(&key));
             }
-            if new.end < i64::MAX {
-                self.ends.insert_mut((new.end, Arc::clone(&key)));
-            }
+            self.note_time(&new, &key);
             if track_changes {
-                self.dirty.insert(Arc::clone(&key));
+                let at = self.window.size_ms().map_or(0, |_| new.start);
+                self.dirty.insert((Arc::clone(&key), at));
             }
             kept.insert(kept.partition_point(|old| old.start < new.start), new);
             self.groups.insert_mut(key, Arc::new(kept));
-            self.intervals += 1;
             self.pieces += 1;
         }
+        taken.late.sort_by_key(|late| late.window_start);
         if self.held_rows > 2 * self.pieces + SLACK_ROWS {
             let all = self.groups.keys().cloned().collect();
             self.held_rows = 0;
@@ -184,15 +212,99 @@ impl Keyed {
         Ok(taken)
     }
 
+    /// Where the intervals of partial rows start and end.
+    fn times_of(&self, rows: &RecordBatch) -> (Vec<i64>, Vec<i64>) {
+        let column = |at: usize| {
+            rows.column(at)
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec()
+        };
+        let starts = column(0);
+        let ends = match self.window.pane_ms() {
+            Some(pane_ms) => starts
+                .iter()
+                .map(|start| start.saturating_add(pane_ms))
+                .collect(),
+            None => column(rows.num_columns() - 3),
+        };
+        (starts, ends)
+    }
+
+    /// In how many windows that are open a partial row is; reports it as late in the others. `meets`: it is part of an
+    /// interval that is there.
+    fn admit(&self, new: &Interval, meets: bool, rows: u64, late: &mut Vec<LateRows>) -> u64 {
+        let mut report = |window_start, window_end| {
+            late.push(LateRows {
+                window_start,
+                window_end,
+                rows,
+            });
+        };
+        if let Some(size_ms) = self.window.size_ms() {
+            let mut open = 0;
+            for start in self.window.starts_over(new.start) {
+                match self.is_open(start) {
+                    true => open += 1,
+                    false => report(start, start.saturating_add(size_ms)),
+                }
+            }
+            return open;
+        }
+        // Where its first row alone would end.
+        let (first_end, window_start) = match self.window {
+            Window::Session { gap_ms } => (new.start.saturating_add(gap_ms), new.start),
+            Window::Unbounded { ttl_ms: Some(ttl) } => (new.end, new.end.saturating_sub(ttl)),
+            _ => (new.end, new.start),
+        };
+        if !meets && first_end <= self.closed_to {
+            report(window_start, new.end);
+            return 0;
+        }
+        1
+    }
+
+    fn time_of(&self, interval: &Interval) -> Option<i64> {
+        match self.window.size_ms() {
+            Some(_) => Some(interval.start),
+            None => Some(interval.end).filter(|end| *end < i64::MAX),
+        }
+    }
+
+    fn note_time(&mut self, interval: &Interval, key: &Key) {
+        self.intervals += 1;
+        if let Some(time) = self.time_of(interval) {
+            self.times.insert_mut((time, Arc::clone(key)));
+        }
+        if self.window.size_ms().is_some() {
+            *self.panes.entry(interval.start).or_default() += 1;
+        }
+    }
+
+    fn forget_time(&mut self, interval: &Interval, key: &Key) {
+        self.intervals -= 1;
+        if let Some(time) = self.time_of(interval) {
+            self.times.remove_mut(&(time, Arc::clone(key)));
+        }
+        if self.window.size_ms().is_some()
+            && let Some(intervals) = self.panes.get_mut(&interval.start)
+        {
+            *intervals -= 1;
+            if *intervals == 0 {
+                self.panes.remove(&interval.start);
+            }
+        }
+    }
+
     /// Merges the pieces of each interval of these keys into one.
     fn compact(&mut self, query: &Query, keys: &BTreeSet<Key>) -> Result<(), FoldError> {
         let groups: Vec<(Key, Arc<Vec<Interval>>)> = keys
             .iter()
             .filter_map(|key| Some((Arc::clone(key), Arc::clone(self.groups.get(key)?))))
             .collect();
-        let intervals: Vec<&Interval> = groups
+        let intervals: Vec<Under<'_>> = groups
             .iter()
-            .flat_map(|(_, intervals)| intervals.iter())
+            .flat_map(|(_, intervals)| intervals.iter().map(Interval::own))
             .collect();
         let Some(gathered) = gather(&intervals)? else {
             return Ok(());
@@ -215,45 +327,44 @@ impl Keyed {
         Ok(())
     }
 
-    /// Takes out the intervals that end at `closes` or before: sessions to be finished; groups without a window are
-    /// forgotten.
-    pub(super) fn close(&mut self, closes: i64) -> Result<Vec<ClosedWindow>, FoldError> {
+    /// Takes out what is over at `closes`: windows to be finished; groups without a window are forgotten.
+    pub(super) fn close(
+        &mut self,
+        closes: i64,
+        block_rows: usize,
+    ) -> Result<Vec<ClosedWindow>, FoldError> {
         if closes <= self.closed_to {
             return Ok(Vec::new());
+        }
+        if let Some(size_ms) = self.window.size_ms() {
+            return self.close_panes(closes, size_ms, block_rows);
         }
         self.closed_to = closes;
         let mut over: Vec<Interval> = Vec::new();
         let mut unsaid: Vec<Interval> = Vec::new();
-        while let Some((end, key)) = self.ends.first().filter(|(end, _)| *end <= closes).cloned() {
-            self.ends.remove_mut(&(end, Arc::clone(&key)));
-            let Some(intervals) = self.groups.get(&key) else {
-                continue;
-            };
-            let (ended, kept): (Vec<Interval>, Vec<Interval>) = intervals
-                .iter()
-                .cloned()
-                .partition(|interval| interval.end == end);
-            if kept.is_empty() {
-                self.groups.remove_mut(&key);
-            } else {
-                self.groups.insert_mut(Arc::clone(&key), Arc::new(kept));
-            }
-            for interval in ended {
-                self.intervals -= 1;
-                self.pieces -= interval.pieces.len();
+        while let Some((end, key)) = self
+            .times
+            .first()
+            .filter(|(end, _)| *end <= closes)
+            .cloned()
+        {
+            for interval in self.take_out(&key, |interval| interval.end == end) {
                 if self.window.is_bounded() {
                     over.push(interval);
-                } else if self.dirty.remove(&key) {
+                } else if self.dirty.remove(&(Arc::clone(&key), 0)) {
                     unsaid.push(interval);
                 }
             }
+            // Nothing has that end any more, whatever the groups say.
+            self.times.remove_mut(&(end, key));
         }
-        self.dropped
-            .extend(gather(&unsaid.iter().collect::<Vec<_>>())?);
-        let intervals: Vec<&Interval> = over.iter().collect();
-        let Some(run) = gather(&intervals)? else {
+        let unsaid: Vec<Under<'_>> = unsaid.iter().map(Interval::own).collect();
+        self.dropped.extend(gather(&unsaid)?);
+        if over.is_empty() {
             return Ok(Vec::new());
-        };
+        }
+        let sessions: Vec<Vec<Under<'_>>> =
+            over.iter().map(|interval| vec![interval.own()]).collect();
         Ok(vec![ClosedWindow {
             start: over
                 .iter()
@@ -262,8 +373,80 @@ impl Keyed {
                 .unwrap_or(0),
             end: over.iter().map(|interval| interval.end).max().unwrap_or(0),
             windows: over.len() as u64,
-            runs: vec![run],
+            source: Source::Rows(gather_in_parts(&sessions, block_rows)?),
         }])
+    }
+
+    /// The same for windows that lie fast in time.
+    fn close_panes(
+        &mut self,
+        closes: i64,
+        size_ms: i64,
+        block_rows: usize,
+    ) -> Result<Vec<ClosedWindow>, FoldError> {
+        let mut closed = Vec::new();
+        let ending = |start: &i64| start.saturating_add(size_ms) <= closes;
+        for start in self.open_starts().into_iter().filter(ending) {
+            let end = start.saturating_add(size_ms);
+            let mut keys: BTreeSet<&Key> = BTreeSet::new();
+            let from = (start, Key::from(&[][..]));
+            let to = (end, Key::from(&[][..]));
+            let range = (Bound::Included(&from), Bound::Excluded(&to));
+            keys.extend(self.times.range(range).map(|(_, key)| key));
+            let groups: Vec<Vec<Under<'_>>> = keys
+                .into_iter()
+                .map(|key| self.of_window(key, start))
+                .collect();
+            closed.push(ClosedWindow {
+                start,
+                end,
+                windows: 1,
+                source: Source::Rows(gather_in_parts(&groups, block_rows)?),
+            });
+        }
+        self.closed_to = closes;
+        while let Some((pane, key)) = self.times.first().cloned() {
+            let last = self.window.starts_over(pane).last();
+            if last.is_some_and(|start| start.saturating_add(size_ms) > closes) {
+                break;
+            }
+            self.take_out(&key, |interval| interval.start == pane);
+            self.dirty.remove(&(key, pane));
+        }
+        Ok(closed)
+    }
+
+    /// Takes some intervals of a key out of the state.
+    fn take_out(&mut self, key: &Key, is_over: impl Fn(&Interval) -> bool) -> Vec<Interval> {
+        let Some(intervals) = self.groups.get(key) else {
+            return Vec::new();
+        };
+        let (over, kept): (Vec<Interval>, Vec<Interval>) =
+            intervals.iter().cloned().partition(is_over);
+        if kept.is_empty() {
+            self.groups.remove_mut(key);
+        } else {
+            self.groups.insert_mut(Arc::clone(key), Arc::new(kept));
+        }
+        for interval in &over {
+            self.pieces -= interval.pieces.len();
+            self.forget_time(interval, key);
+        }
+        over
+    }
+
+    /// What a key has in a window that lies fast in time.
+    fn of_window(&self, key: &Key, start: i64) -> Vec<Under<'_>> {
+        let end = start.saturating_add(self.window.size_ms().unwrap_or(0));
+        let intervals = self
+            .groups
+            .get(key)
+            .into_iter()
+            .flat_map(|group| group.iter());
+        intervals
+            .filter(|interval| interval.start >= start && interval.start < end)
+            .map(|interval| Under { start, interval })
+            .collect()
     }
 
     /// How many partial rows are held.
@@ -288,11 +471,16 @@ impl Keyed {
         }
         for (number, (rows, mut live)) in live {
             let live = live.finish();
+            // What is in memory has room there.
+            let Ok(block) = Block::new(number, rows.clone(), &InMemory) else {
+                continue;
+            };
             image.runs.push(ImageRun {
-                number,
                 place: 0,
+                part: 0,
+                parts: 1,
                 live: (live.count_set_bits() < live.len()).then_some(live),
-                rows: rows.clone(),
+                block,
             });
         }
     }
@@ -306,20 +494,18 @@ impl Keyed {
         let mut numbers = Numbers::new(&image.head);
         let mut by_key: HashMap<Key, Vec<Interval>> = HashMap::new();
         for run in image.runs {
-            let wrong = || ImageError::Run { number: run.number };
-            numbers.take(run.number)?;
-            let rows = super::image::columns_of(query, &run.rows)?;
+            let number = run.block.number;
+            let wrong = || ImageError::Run { number };
+            numbers.take(number)?;
+            let rows = run.block.load()?;
             let total = rows.num_rows();
-            if run.live.as_ref().is_some_and(|live| live.len() != total) {
+            let other_live = run.live.as_ref().is_some_and(|live| live.len() != total);
+            if other_live || run.parts != 1 || run.place != 0 {
                 return Err(wrong());
             }
             let keys = query.key_bytes(&rows)?;
-            let column = |at: usize| rows.column(at).as_primitive::<Int64Type>().values().clone();
-            let (starts, ends) = (column(0), column(rows.num_columns() - 3));
-            let batch = Arc::new(Run {
-                number: run.number,
-                rows,
-            });
+            let (starts, ends) = keyed.times_of(&rows);
+            let batch = Arc::new(Run { number, rows });
             for row in 0..total {
                 if run.live.as_ref().is_some_and(|live| !live.value(row)) {
                     continue;
@@ -342,11 +528,8 @@ impl Keyed {
         for (key, pieces) in by_key {
             let intervals = keyed.unite(pieces);
             for interval in &intervals {
-                keyed.intervals += 1;
                 keyed.pieces += interval.pieces.len();
-                if interval.end < i64::MAX {
-                    keyed.ends.insert_mut((interval.end, Arc::clone(&key)));
-                }
+                keyed.note_time(interval, &key);
             }
             keyed.groups.insert_mut(key, Arc::new(intervals));
         }
@@ -376,6 +559,7 @@ impl Keyed {
     fn meet(&self, one: &Interval, other: &Interval) -> bool {
         match self.window {
             Window::Unbounded { .. } => true,
+            // Of panes, only the same one.
             _ => one.start < other.end && other.start < one.end,
         }
     }
@@ -385,21 +569,65 @@ impl Keyed {
         self.dropped.clear();
     }
 
-    /// The rows of groups that have changed.
+    /// The rows of groups that have changed, in each open window that they are in.
     pub(super) fn changes(&mut self) -> Result<Vec<RecordBatch>, FoldError> {
         let mut changes = std::mem::take(&mut self.dropped);
-        let groups: Vec<Arc<Vec<Interval>>> = std::mem::take(&mut self.dirty)
-            .iter()
-            .filter_map(|key| self.groups.get(key).cloned())
-            .collect();
-        let intervals: Vec<&Interval> = groups.iter().flat_map(|group| group.iter()).collect();
+        let dirty = std::mem::take(&mut self.dirty);
+        let intervals: Vec<Under<'_>> = match self.window.size_ms() {
+            None => {
+                let groups = dirty.iter().filter_map(|(key, _)| self.groups.get(key));
+                groups
+                    .flat_map(|group| group.iter().map(Interval::own))
+                    .collect()
+            }
+            Some(_) => {
+                let windows: BTreeSet<(&Key, i64)> = dirty
+                    .iter()
+                    .flat_map(|(key, pane)| {
+                        self.window
+                            .starts_over(*pane)
+                            .map(move |start| (key, start))
+                    })
+                    .filter(|(_, start)| self.is_open(*start))
+                    .collect();
+                let of_window = |(key, start)| self.of_window(key, start);
+                windows.into_iter().flat_map(of_window).collect()
+            }
+        };
         changes.extend(gather(&intervals)?);
         Ok(changes)
     }
 }
 
-/// The pieces of some intervals as one batch, each under its interval's start.
-fn gather(intervals: &[&Interval]) -> Result<Option<RecordBatch>, FoldError> {
+impl Interval {
+    fn own(&self) -> Under<'_> {
+        Under {
+            start: self.start,
+            interval: self,
+        }
+    }
+}
+
+/// An interval, and the start of the window that its rows are to be put under.
+#[derive(Clone, Copy)]
+struct Under<'a> {
+    start: i64,
+    interval: &'a Interval,
+}
+
+/// The pieces of groups in batches of a block's size; each group in one of them.
+fn gather_in_parts(
+    groups: &[Vec<Under<'_>>],
+    block_rows: usize,
+) -> Result<Vec<RecordBatch>, FoldError> {
+    groups
+        .chunks(block_rows)
+        .filter_map(|groups| gather(&groups.concat()).transpose())
+        .collect()
+}
+
+/// The pieces of some intervals as one batch.
+fn gather(intervals: &[Under<'_>]) -> Result<Option<RecordBatch>, FoldError> {
     if intervals.is_empty() {
         return Ok(None);
     }
@@ -407,14 +635,14 @@ fn gather(intervals: &[&Interval]) -> Result<Option<RecordBatch>, FoldError> {
     let mut batches: Vec<&RecordBatch> = Vec::new();
     let mut rows = Vec::new();
     let mut starts = Vec::new();
-    for interval in intervals {
+    for Under { start, interval } in intervals {
         for (run, row) in &interval.pieces {
             let place = *places.entry(run.number).or_insert_with(|| {
                 batches.push(&run.rows);
                 batches.len() - 1
             });
             rows.push((place, *row as usize));
-            starts.push(interval.start);
+            starts.push(*start);
         }
     }
     let gathered = interleave_record_batch(&batches, &rows).map_err(|_| FoldError::Columns)?;

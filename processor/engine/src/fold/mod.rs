@@ -10,6 +10,8 @@
 //! It reads no clock and depends on nothing but the log: whoever folds the same partials holds the same state, and gets
 //! the same late rows and closed windows at the same offsets. That is why the partials topic is the changelog.
 
+mod blocks;
+mod closed;
 mod image;
 mod keyed;
 mod panes;
@@ -17,12 +19,14 @@ mod panes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, Int64Array};
-use arrow::compute::filter_record_batch;
+use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+pub use blocks::Block;
+use blocks::Keeping;
+pub use closed::{ClosedPieces, ClosedWindow};
 pub use image::{Head, Image, ImageError, ImageRun};
 use keyed::Keyed;
 use panes::Panes;
@@ -30,6 +34,7 @@ use panes::Panes;
 use crate::history::History;
 use crate::partial::{FORMAT_VERSION, Header};
 use crate::plan::{FragmentError, Query, TOUCHED};
+use crate::spill::{InMemory, Spill, SpillError};
 use crate::sql::Emit;
 use crate::watermark::{PartitionTime, Watermark};
 use crate::window::Window;
@@ -39,6 +44,7 @@ use crate::window::Window;
 pub struct Fold {
     query: Arc<Query>,
     fingerprint: u64,
+    keeping: Keeping,
     topic_id: Option<String>,
     ranges: BTreeMap<i32, i64>,
     watermark: Watermark,
@@ -46,15 +52,13 @@ pub struct Fold {
     state: State,
     history: History,
     counts: Counts,
-    /// The first offset whose changes have not been taken.
-    changed_since: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
 enum State {
-    /// Windows that lie fast in time.
+    /// Windows that lie fast in time, of which only the end is told.
     Panes(Panes),
-    /// Sessions, and groups without a window.
+    /// Sessions, groups without a window, and windows whose changes are told.
     Keyed(Keyed),
 }
 
@@ -122,18 +126,6 @@ pub struct LateRows {
     pub rows: u64,
 }
 
-/// A window that the watermark has passed, or several sessions.
-#[derive(Clone, Debug)]
-pub struct ClosedWindow {
-    /// The window's start, in milliseconds since 1970; of sessions, the first one's.
-    pub start: i64,
-    /// The first millisecond behind it; of sessions, behind the last one to end.
-    pub end: i64,
-    /// How many: one, or the number of sessions.
-    pub windows: u64,
-    runs: Vec<RecordBatch>,
-}
-
 /// What one partials record did.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
@@ -189,18 +181,30 @@ pub enum FoldError {
     /// Merging failed.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
+    /// Rows can't be kept, or not be read back.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 impl Fold {
     /// The state before the first partial of a job with this fingerprint (see [`crate::partial::fingerprint_hash`]).
     pub fn new(query: Arc<Query>, fingerprint: u64) -> Self {
+        Self::with_spill(query, fingerprint, Arc::new(InMemory))
+    }
+
+    /// The same, with large batches kept by `spill`.
+    pub fn with_spill(query: Arc<Query>, fingerprint: u64, spill: Arc<dyn Spill>) -> Self {
         let window = window_of(&query);
-        let state = match window.size_ms() {
+        let state = match by_panes(&query) {
             Some(size_ms) => State::Panes(Panes::new(window, size_ms)),
             None => State::Keyed(Keyed::new(window)),
         };
         Self {
             fingerprint,
+            keeping: Keeping {
+                spill,
+                block_rows: blocks::BLOCK_ROWS,
+            },
             topic_id: None,
             ranges: BTreeMap::new(),
             watermark: Watermark::default(),
@@ -208,9 +212,15 @@ impl Fold {
             state,
             history: History::default(),
             counts: Counts::default(),
-            changed_since: None,
             query,
         }
+    }
+
+    /// The same, with its runs cut into blocks of about this many rows. Whoever folds the same partials must cut alike.
+    #[must_use]
+    pub fn with_block_rows(mut self, rows: usize) -> Self {
+        self.keeping.block_rows = rows.max(1);
+        self
     }
 
     /// Applies the partials record at `offset`: its header, and its rows (none in a mark).
@@ -235,13 +245,12 @@ impl Fold {
             let rows = touched_at(&self.query, rows, offset)?;
             let changes = self.query.sink.emit == Emit::Changes;
             let taken = match &mut self.state {
-                State::Panes(panes) => panes.add(&self.query, &rows, changes)?,
+                State::Panes(panes) => panes.add(&self.query, &rows, &self.keeping)?,
                 State::Keyed(keyed) => keyed.add(&self.query, &rows, changes)?,
             };
             self.counts.merged += taken.merged;
             self.counts.late += taken.late.iter().map(|late| late.rows).sum::<u64>();
             applied.late = taken.late;
-            self.changed_since.get_or_insert(offset);
         }
         let time = PartitionTime {
             watermark: header.watermark,
@@ -255,8 +264,8 @@ impl Fold {
         {
             let closes = now.saturating_sub(self.grace_ms);
             applied.closed = match &mut self.state {
-                State::Panes(panes) => panes.close(closes)?,
-                State::Keyed(keyed) => keyed.close(closes)?,
+                State::Panes(panes) => panes.close(closes),
+                State::Keyed(keyed) => keyed.close(closes, self.keeping.block_rows)?,
             };
             self.counts.closed += applied
                 .closed
@@ -265,10 +274,6 @@ impl Fold {
                 .sum::<u64>();
         }
         Ok(applied)
-    }
-
-    fn window(&self) -> Window {
-        window_of(&self.query)
     }
 
     /// What has been taken so far.
@@ -302,15 +307,6 @@ impl Fold {
         }
     }
 
-    /// The results of a closed window. Each must be asked for once, in the order in which they were closed, also while
-    /// state is restored: scores compare with the windows before (see [`Query::has_history`]).
-    ///
-    /// # Errors
-    /// A fragment failed.
-    pub fn results(&mut self, closed: &ClosedWindow) -> Result<RecordBatch, FragmentError> {
-        self.query.finish(&closed.runs, true, &mut self.history)
-    }
-
     /// What has changed in open windows and groups since the last call, as results that are not final. `None` unless
     /// the sink asks for changes, and if there are none.
     ///
@@ -320,11 +316,8 @@ impl Fold {
         if self.query.sink.emit != Emit::Changes {
             return Ok(None);
         }
-        let Some(since) = self.changed_since.take() else {
-            return Ok(None);
-        };
         let changes = match &mut self.state {
-            State::Panes(panes) => panes.changes(&self.query, since)?,
+            State::Panes(_) => return Ok(None),
             State::Keyed(keyed) => keyed.changes()?,
         };
         let results = self.query.finish(&changes, false, &mut self.history)?;
@@ -333,10 +326,8 @@ impl Fold {
 
     /// Lets go of what [`Fold::changes`] would say: it has been said before.
     pub fn forget_changes(&mut self) {
-        self.changed_since = None;
-        match &mut self.state {
-            State::Panes(panes) => panes.forget_changes(),
-            State::Keyed(keyed) => keyed.forget_changes(),
+        if let State::Keyed(keyed) = &mut self.state {
+            keyed.forget_changes();
         }
     }
 
@@ -385,6 +376,12 @@ fn window_of(query: &Query) -> Window {
     query.window.unwrap_or(Window::Unbounded { ttl_ms: None })
 }
 
+/// The length of windows whose panes are kept as they lie in time: windows of which only the end is told.
+fn by_panes(query: &Query) -> Option<i64> {
+    let size_ms = window_of(query).size_ms();
+    size_ms.filter(|_| query.sink.emit == Emit::Final)
+}
+
 /// How many source rows are in partial rows.
 fn source_rows(partial: &RecordBatch) -> u64 {
     let counts = partial
@@ -426,17 +423,4 @@ fn with_starts(rows: &RecordBatch, starts: Int64Array) -> Result<RecordBatch, Fo
     let mut columns = rows.columns().to_vec();
     columns[0] = Arc::new(starts);
     RecordBatch::try_new(rows.schema(), columns).map_err(|_| FoldError::Columns)
-}
-
-/// The partial rows that an offset from `since` on has touched.
-fn touched_since(rows: &RecordBatch, since: i64) -> Result<RecordBatch, FoldError> {
-    let touched = rows
-        .column(rows.num_columns() - 1)
-        .as_primitive::<Int64Type>();
-    let recent: BooleanArray = touched
-        .values()
-        .iter()
-        .map(|touched| Some(*touched >= since))
-        .collect();
-    filter_record_batch(rows, &recent).map_err(|_| FoldError::Columns)
 }

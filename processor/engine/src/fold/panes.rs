@@ -14,9 +14,11 @@ use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
+use super::blocks::{Block, Blocks, Keeping};
+use super::closed::{ClosedWindow, Source};
 use super::image::{Image, ImageError, ImageRun, Numbers};
-use super::{ClosedWindow, FoldError, LateRows, OpenWindow, Run, Taken, source_rows, with_start};
-use crate::plan::{FragmentError, Query};
+use super::{FoldError, LateRows, OpenWindow, Taken, source_rows};
+use crate::plan::Query;
 use crate::window::Window;
 
 /// How many batches of one size are merged into one.
@@ -28,11 +30,9 @@ pub(super) struct Panes {
     size_ms: i64,
     /// Windows that end here or before are closed.
     closed_to: i64,
-    by_start: BTreeMap<i64, Arc<Vec<Run>>>,
+    by_start: BTreeMap<i64, Arc<Vec<Blocks>>>,
     /// The number of the next batch.
     next_run: u64,
-    /// Panes that rows came to since changes were last taken.
-    dirty: BTreeSet<i64>,
 }
 
 impl Panes {
@@ -43,7 +43,6 @@ impl Panes {
             closed_to: i64::MIN,
             by_start: BTreeMap::new(),
             next_run: 0,
-            dirty: BTreeSet::new(),
         }
     }
 
@@ -60,7 +59,7 @@ impl Panes {
         let window = |start: i64| OpenWindow {
             start,
             end: self.end_of(start),
-            partial_rows: self.runs(start).map(RecordBatch::num_rows).sum(),
+            partial_rows: self.runs(start).map(|run| run.rows).sum(),
         };
         self.starts().into_iter().map(window).collect()
     }
@@ -76,20 +75,10 @@ impl Panes {
         start.saturating_add(self.size_ms)
     }
 
-    fn runs(&self, start: i64) -> impl Iterator<Item = &RecordBatch> {
+    fn runs(&self, start: i64) -> impl Iterator<Item = &Blocks> {
         self.by_start
             .range(start..self.end_of(start))
-            .flat_map(|(_, runs)| runs.iter().map(|run| &run.rows))
-    }
-
-    /// The batches of a window, under its own start.
-    fn window_runs(&self, start: i64) -> Result<Vec<RecordBatch>, FoldError> {
-        self.runs(start)
-            .map(|run| match self.window {
-                Window::Tumbling { .. } => Ok(run.clone()),
-                _ => with_start(run, start),
-            })
-            .collect()
+            .flat_map(|(_, runs)| runs.iter())
     }
 
     /// Takes partial rows in.
@@ -97,7 +86,7 @@ impl Panes {
         &mut self,
         query: &Query,
         rows: &RecordBatch,
-        track_changes: bool,
+        keeping: &Keeping,
     ) -> Result<Taken, FoldError> {
         let mut taken = Taken::default();
         for (pane, part) in by_pane(rows).map_err(|_| FoldError::Columns)? {
@@ -117,24 +106,26 @@ impl Panes {
             }
             if open > 0 {
                 taken.merged += open * count;
-                self.push(query, pane, part)?;
-                if track_changes {
-                    self.dirty.insert(pane);
-                }
+                self.push(query, pane, part, keeping)?;
             }
         }
         taken.late.sort_by_key(|late| late.window_start);
         Ok(taken)
     }
 
-    fn push(&mut self, query: &Query, pane: i64, rows: RecordBatch) -> Result<(), FragmentError> {
+    fn push(
+        &mut self,
+        query: &Query,
+        pane: i64,
+        rows: RecordBatch,
+        keeping: &Keeping,
+    ) -> Result<(), FoldError> {
         let runs = Arc::make_mut(self.by_start.entry(pane).or_default());
-        runs.push(Run::next(&mut self.next_run, rows));
+        runs.push(Blocks::one(&mut self.next_run, rows, keeping)?);
         while let Some(from) = crowded(runs) {
-            let crowd: Vec<RecordBatch> = runs[from..].iter().map(|run| run.rows.clone()).collect();
-            let merged = query.merge(&crowd)?;
+            let merged = Blocks::merge(query, &runs[from..], &mut self.next_run, keeping)?;
             runs.truncate(from);
-            runs.push(Run::next(&mut self.next_run, merged));
+            runs.push(merged);
         }
         Ok(())
     }
@@ -142,7 +133,7 @@ impl Panes {
     /// How many partial rows are held.
     pub(super) fn rows(&self) -> usize {
         let runs = self.by_start.values().flat_map(|runs| runs.iter());
-        runs.map(|run| run.rows.num_rows()).sum()
+        runs.map(|run| run.rows).sum()
     }
 
     /// Puts the batches into an image.
@@ -150,51 +141,67 @@ impl Panes {
         image.head.closed_to = self.closed_to;
         image.head.next_run = self.next_run;
         for (&place, runs) in &self.by_start {
-            image.runs.extend(runs.iter().map(|run| ImageRun {
-                number: run.number,
-                place,
-                live: None,
-                rows: run.rows.clone(),
-            }));
+            for run in runs.iter() {
+                let parts = run.blocks.len() as u32;
+                image
+                    .runs
+                    .extend(run.blocks.iter().zip(0..).map(|(block, part)| ImageRun {
+                        place,
+                        part,
+                        parts,
+                        live: None,
+                        block: block.clone(),
+                    }));
+            }
         }
     }
 
     /// The panes of an image.
-    pub(super) fn restore(
-        window: Window,
-        size_ms: i64,
-        query: &Query,
-        image: Image,
-    ) -> Result<Self, ImageError> {
+    pub(super) fn restore(window: Window, size_ms: i64, image: Image) -> Result<Self, ImageError> {
         let mut panes = Self::new(window, size_ms);
         panes.closed_to = image.head.closed_to;
         panes.next_run = image.head.next_run;
         let mut numbers = Numbers::new(&image.head);
+        let mut blocks: Vec<Block> = Vec::new();
         for run in image.runs {
-            numbers.take(run.number)?;
-            let rows = super::image::columns_of(query, &run.rows)?;
-            let starts = rows.column(0).as_primitive::<Int64Type>();
-            let astray = starts.values().iter().any(|start| *start != run.place);
-            if astray || run.live.is_some() || rows.num_rows() == 0 {
-                return Err(ImageError::Run { number: run.number });
+            let number = run.block.number;
+            let wrong = || ImageError::Run { number };
+            numbers.take(number)?;
+            let part = usize::try_from(run.part).unwrap_or(usize::MAX);
+            let follows =
+                part == blocks.len() && blocks.last().is_none_or(|last| last.number < number);
+            let whole = run.parts.is_power_of_two() && run.part < run.parts;
+            let empty = run.block.rows == 0 && run.parts == 1;
+            if empty || !whole || !follows || run.live.is_some() {
+                return Err(wrong());
             }
+            blocks.push(run.block);
+            if run.part + 1 < run.parts {
+                continue;
+            }
+            let run_of_blocks = Blocks::of(std::mem::take(&mut blocks));
             let runs = Arc::make_mut(panes.by_start.entry(run.place).or_default());
-            // The batches of a pane stand in the order in which they were made.
-            if runs.last().is_some_and(|last| last.number > run.number) {
-                return Err(ImageError::Run { number: run.number });
+            // The runs of a pane stand in the order in which they were made.
+            if runs
+                .last()
+                .is_some_and(|last| last.number() > run_of_blocks.number())
+            {
+                return Err(wrong());
             }
-            runs.push(Run {
-                number: run.number,
-                rows,
-            });
+            runs.push(run_of_blocks);
         }
-        Ok(panes)
+        match blocks.first() {
+            Some(block) => Err(ImageError::Run {
+                number: block.number,
+            }),
+            None => Ok(panes),
+        }
     }
 
     /// Takes out the windows that end at `closes` or before, in order of end.
-    pub(super) fn close(&mut self, closes: i64) -> Result<Vec<ClosedWindow>, FoldError> {
+    pub(super) fn close(&mut self, closes: i64) -> Vec<ClosedWindow> {
         if closes <= self.closed_to {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let mut ending = BTreeSet::new();
         for &pane in self.by_start.keys() {
@@ -216,56 +223,35 @@ impl Panes {
         }
         let closed = ending
             .into_iter()
-            .map(|start| {
-                Ok(ClosedWindow {
-                    start,
-                    end: self.end_of(start),
-                    windows: 1,
-                    runs: self.window_runs(start)?,
-                })
+            .map(|start| ClosedWindow {
+                start,
+                end: self.end_of(start),
+                windows: 1,
+                source: Source::Runs {
+                    runs: self.runs(start).cloned().collect(),
+                    under: match self.window {
+                        Window::Tumbling { .. } => None,
+                        _ => Some(start),
+                    },
+                },
             })
-            .collect::<Result<Vec<_>, FoldError>>()?;
+            .collect();
         self.closed_to = closes;
         while let Some(entry) = self.by_start.first_entry() {
             let last = self.window.starts_over(*entry.key()).last();
             if last.is_some_and(|start| start.saturating_add(self.size_ms) > closes) {
                 break;
             }
-            self.dirty.remove(entry.key());
             entry.remove();
         }
-        Ok(closed)
-    }
-
-    pub(super) fn forget_changes(&mut self) {
-        self.dirty.clear();
-    }
-
-    /// The rows of open windows that an offset from `since` on has touched, under their windows' starts.
-    pub(super) fn changes(
-        &mut self,
-        query: &Query,
-        since: i64,
-    ) -> Result<Vec<RecordBatch>, FoldError> {
-        let windows: BTreeSet<i64> = std::mem::take(&mut self.dirty)
-            .into_iter()
-            .flat_map(|pane| self.window.starts_over(pane))
-            .filter(|start| self.end_of(*start) > self.closed_to)
-            .collect();
-        windows
-            .into_iter()
-            .map(|start| {
-                let merged = query.merge(&self.window_runs(start)?)?;
-                super::touched_since(&merged, since)
-            })
-            .collect()
+        closed
     }
 }
 
 /// Where the run of batches at the end begins that are to be merged, if there is one. Sizes are compared by powers of
 /// four: a batch that is larger than those behind it waits for others of its own size.
-fn crowded(runs: &[Run]) -> Option<usize> {
-    let tier = |run: &Run| (run.rows.num_rows() | 1).ilog2() / 2;
+fn crowded(runs: &[Blocks]) -> Option<usize> {
+    let tier = |run: &Blocks| (run.rows | 1).ilog2() / 2;
     let last = tier(runs.last()?);
     let from = runs
         .iter()

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use engine::fold::{Applied, Fold, FoldError, Image, ImageError};
+use engine::fold::{Applied, Fold, FoldError, Image, ImageError, ImageRun};
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::Query;
+use engine::spill::InMemory;
 use proptest::prelude::*;
 
 use super::support::*;
@@ -297,7 +298,7 @@ proptest! {
                     // So does an image of it.
                     restored = match dice.roll(2) {
                         0 => kept,
-                        _ => Fold::restore(Arc::clone(&query), FINGERPRINT, kept.image()).unwrap(),
+                        _ => Fold::restore(Arc::clone(&query), FINGERPRINT, kept.image(), Arc::new(InMemory)).unwrap(),
                     };
                 }
             }
@@ -313,13 +314,13 @@ proptest! {
     #[test]
     fn a_fold_drawn_and_restored_again_and_again_is_the_live_fold_bit_for_bit(
         kind in kinds(), scored in any::<bool>(), seed in any::<u64>(), count in 0_usize..300,
-        partitions in 1_usize..4, longest in 1_u64..20, disorder in 0_i64..7_200_000, every in 1_u64..20
+        partitions in 1_usize..4, longest in 1_u64..20, disorder in 0_i64..7_200_000, every in 1_u64..20, blocks in 1_usize..40
     ) {
         let query = if scored && kind != Kind::Unbounded { kind.scored_query() } else { kind.any_query() };
         let mut dice = Dice(seed | 1);
         let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
         let log = partials(&query, &trips, disorder, longest, &mut dice);
-        let mut live = Fold::new(Arc::clone(&query), FINGERPRINT);
+        let mut live = Fold::new(Arc::clone(&query), FINGERPRINT).with_block_rows(blocks);
         let mut restored = live.clone();
         for (offset, record) in log.iter().enumerate() {
             let applied = apply(&mut live, offset, record);
@@ -335,13 +336,13 @@ proptest! {
                     let mut runs: Vec<_> = image
                         .runs
                         .iter()
-                        .map(|run| (run.number, run.place, run.live.clone(), run.rows.clone()))
+                        .map(|run| (run.block.number, run.place, run.live.clone(), run.block.load().unwrap()))
                         .collect();
                     runs.sort_by_key(|run| run.0);
                     runs
                 };
                 prop_assert_eq!(kept(&image), kept(&same));
-                restored = Fold::restore(Arc::clone(&query), FINGERPRINT, image).unwrap();
+                restored = Fold::restore(Arc::clone(&query), FINGERPRINT, image, Arc::new(InMemory)).unwrap();
                 prop_assert_eq!(restored.held_rows(), live.held_rows());
                 prop_assert_eq!(restored.open_count(), live.open_count());
             }
@@ -352,7 +353,7 @@ proptest! {
     #[test]
     fn ranges_do_not_matter_while_out_of_orderness_covers_the_disorder(
         kind in windows(), seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
-        longest in 1_u64..60
+        longest in 1_u64..60, blocks in 1_usize..40
     ) {
         let query = kind.any_query();
         let mut dice = Dice(seed | 1);
@@ -362,7 +363,7 @@ proptest! {
             .into_iter()
             .map(|mut record| { record.header.idle = false; record })
             .collect();
-        let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT);
+        let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT).with_block_rows(blocks);
         let mut found = BTreeMap::new();
         for (offset, record) in log.iter().enumerate() {
             let applied = apply(&mut fold, offset, record);
@@ -598,12 +599,33 @@ fn drawn(kind: Kind) -> (Arc<Query>, Image) {
     (query, fold.image())
 }
 
+/// The same batch of an image with another number or other rows.
+fn again(
+    query: &Query,
+    run: &ImageRun,
+    number: u64,
+    rows: &RecordBatch,
+) -> Result<ImageRun, ImageError> {
+    let parts = (run.part, run.parts);
+    ImageRun::read(
+        query,
+        number,
+        run.place,
+        parts,
+        run.live.clone(),
+        rows,
+        &InMemory,
+    )
+}
+
 #[test]
 fn an_image_that_is_not_of_this_fold_or_contradicts_itself_is_refused() {
     for kind in KINDS {
         let (query, image) = drawn(kind);
         assert!(image.runs.len() > 1, "{kind:?}");
-        let restore = |image: Image| Fold::restore(Arc::clone(&query), FINGERPRINT, image);
+        let restore = |image: Image| {
+            Fold::restore(Arc::clone(&query), FINGERPRINT, image, Arc::new(InMemory))
+        };
         assert!(restore(image.clone()).is_ok());
         let refused = |change: &dyn Fn(&mut Image)| {
             let mut image = image.clone();
@@ -617,20 +639,29 @@ fn an_image_that_is_not_of_this_fold_or_contradicts_itself_is_refused() {
         );
         let job = refused(&|image| image.head.fingerprint += 1);
         assert!(matches!(job, Some(ImageError::Fingerprint)), "{job:?}");
-        let columns = refused(&|image| {
-            let fewer: Vec<usize> = (1..image.runs[0].rows.num_columns()).collect();
-            image.runs[0].rows = image.runs[0].rows.project(&fewer).unwrap();
-        });
+        let run = &image.runs[0];
+        let rows = run.block.load().unwrap();
+        let fewer: Vec<usize> = (1..rows.num_columns()).collect();
+        let columns = again(&query, run, 0, &rows.project(&fewer).unwrap()).err();
         assert!(matches!(columns, Some(ImageError::Columns)), "{columns:?}");
-        let twice = refused(&|image| image.runs[1].number = image.runs[0].number);
+        let twice = refused(&|image| {
+            let rows = image.runs[1].block.load().unwrap();
+            image.runs[1] =
+                again(&query, &image.runs[1], image.runs[0].block.number, &rows).unwrap();
+        });
         assert!(matches!(twice, Some(ImageError::Run { .. })), "{twice:?}");
-        let future = refused(&|image| image.runs[0].number = image.head.next_run);
+        let future = refused(&|image| {
+            let rows = image.runs[0].block.load().unwrap();
+            image.runs[0] = again(&query, &image.runs[0], image.head.next_run, &rows).unwrap();
+        });
         assert!(matches!(future, Some(ImageError::Run { .. })), "{future:?}");
-        let history = refused(&|image| image.history = Some(image.runs[0].rows.clone()));
+        let history = refused(&|image| image.history = Some(image.runs[0].block.load().unwrap()));
         assert!(matches!(history, Some(ImageError::Columns)), "{history:?}");
-        if matches!(kind, Kind::Tumble | Kind::Hop) {
-            let astray = refused(&|image| image.runs[0].place += 60_000);
-            assert!(matches!(astray, Some(ImageError::Run { .. })), "{astray:?}");
-        }
+        let mut elsewhere = run.clone();
+        elsewhere.place += MINUTE;
+        let astray = again(&query, &elsewhere, 0, &rows).err();
+        assert!(matches!(astray, Some(ImageError::Run { .. })), "{astray:?}");
+        let part = refused(&|image| image.runs[0].parts = 2);
+        assert!(matches!(part, Some(ImageError::Run { .. })), "{part:?}");
     }
 }

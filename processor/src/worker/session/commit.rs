@@ -181,7 +181,7 @@ impl Session<'_> {
                 .seek(partition, offset)
                 .doing("a partition can't be read again")?;
         }
-        Ok(())
+        self.hold_closing()
     }
 }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod assignment;
+mod closes;
 mod commit;
 mod drain;
 mod pauses;
@@ -19,7 +20,7 @@ mod show;
 mod snapshots;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use runtime::lifecycle::Phase;
@@ -56,6 +57,8 @@ pub(super) struct Session<'a> {
     /// Partials partitions whose shards' state is read first.
     restores: BTreeMap<TopicPartition, Restoring>,
     snapshots: BTreeMap<TopicPartition, Snapshots>,
+    /// Partials partitions that wait until the results of what was read are out.
+    closing: BTreeSet<TopicPartition>,
     pauses: Pauses,
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
@@ -120,6 +123,7 @@ impl<'a> Session<'a> {
             merges: BTreeMap::new(),
             restores: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            closing: BTreeSet::new(),
             pauses: Pauses::default(),
             partitions,
             drained: Drained::default(),
@@ -269,6 +273,13 @@ impl<'a> Session<'a> {
                     return self.abort_or(error, "results can't be sent");
                 }
             }
+            if merge.is_closing() {
+                let position = merge.position();
+                self.consumer
+                    .seek(partition, position)
+                    .doing("a partition can't be read again")?;
+                self.hold_closing()?;
+            }
             self.show(partition);
         }
         // Records of a partition that was let go in the meantime are another's to read.
@@ -282,6 +293,7 @@ impl<'a> Session<'a> {
             .wake(self.consumer.as_mut(), now_ms)
             .doing("partitions can't be resumed")?;
         self.restore()?;
+        self.go_on()?;
         self.align(now_ms)?;
         self.listen_upstream(now_ms)?;
         if self.worker.options.idle_marks {
@@ -293,6 +305,7 @@ impl<'a> Session<'a> {
     /// How long a poll may wait.
     fn wait(&self) -> Duration {
         match self.restores.is_empty() {
+            _ if !self.closing.is_empty() => Duration::ZERO,
             true => self.until_commit(),
             // What is restored is read by consumers of its own.
             false => self.until_commit().min(RESTORE_STEP),
@@ -311,6 +324,7 @@ impl<'a> Session<'a> {
 
     fn commit_is_due(&self) -> bool {
         self.until_commit().is_zero()
+            || !self.closing.is_empty()
             || self
                 .scans
                 .values()

@@ -2,15 +2,17 @@
 //!
 //! It is read a batch at a time between the session's own polls, so that the group knows that the worker is alive.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use engine::fold::Fold;
 use runtime::log::{Class, Offset, TopicPartition};
 
 use super::Session;
 use super::snapshots::Snapshots;
 use crate::offsets::ShardState;
 use crate::progress::ShardProgress;
-use crate::snapshot::restore::Restore;
+use crate::snapshot::restore::{Restore, RestoreError};
 use crate::snapshot::shelf::Shelf;
 use crate::task::merge::MergeTask;
 use crate::worker::WorkerError;
@@ -41,8 +43,13 @@ impl Session<'_> {
         };
         let state = TopicPartition::new(folded.state_topic.as_str(), partition.partition);
         let client_id = format!("{}-{}", job.options.application_id, self.worker.slot);
-        let read = Restore::begin(self.worker.log.as_ref(), &client_id, &state)
-            .doing("a shard's state can't be read")?;
+        let read = Restore::begin(
+            self.worker.log.as_ref(),
+            &client_id,
+            &state,
+            &self.worker.spill_dir,
+        )
+        .doing("a shard's state can't be read")?;
         let restoring = Restoring {
             query_index,
             read,
@@ -63,11 +70,20 @@ impl Session<'_> {
             loop {
                 let before = restoring.read.fraction();
                 let done = match restoring.read.step(Duration::ZERO) {
-                    Err(error) if error.class() == Class::Retry => {
+                    Ok(done) => done,
+                    Err(RestoreError::Log(error)) if error.class() == Class::Retry => {
                         tracing::warn!(%partition, error = %chain(&error), "a shard's state can't be read; trying again");
                         false
                     }
-                    other => other.doing("a shard's state can't be read")?,
+                    Err(RestoreError::Log(error)) => {
+                        return Err(error).doing("a shard's state can't be read");
+                    }
+                    Err(RestoreError::Spool(error)) => {
+                        return Err(WorkerError::Snapshot {
+                            partition: partition.clone(),
+                            source: error.into(),
+                        });
+                    }
                 };
                 if done {
                     complete.push(partition.clone());
@@ -111,7 +127,13 @@ impl Session<'_> {
             .map_or("", |folded| folded.partials_topic_id.as_str());
         let writer = uuid::Uuid::new_v4().simple().to_string();
         let (restored, shelf) = read
-            .finish(&query.plan, query.fingerprint, topic_id, &writer)
+            .finish(
+                &query.plan,
+                query.fingerprint,
+                topic_id,
+                &writer,
+                &self.worker.spill,
+            )
             .map_err(|source| WorkerError::Snapshot {
                 partition: partition.clone(),
                 source,
@@ -143,14 +165,26 @@ impl Session<'_> {
             tracing::info!(%partition, offset = restored.offset, committed = restore_to, records, rows, "a snapshot was read");
         }
         self.begin_snapshots(partition, shelf, snapshot, bounds.start);
+        let begin = match restored {
+            Some(restored) => (restored.fold, restored.offset),
+            None => {
+                let (plan, spill) = (Arc::clone(&query.plan), Arc::clone(&self.worker.spill));
+                let mut fold = Fold::with_spill(plan, query.fingerprint, spill);
+                if let Some(rows) = self.worker.options.block_rows {
+                    fold = fold.with_block_rows(rows);
+                }
+                (fold, 0)
+            }
+        };
         let task = MergeTask::new(
             partition.clone(),
             query_index,
-            std::sync::Arc::clone(query),
-            restored,
+            Arc::clone(query),
+            begin,
             restore_to,
             state,
-        );
+        )
+        .with_room(self.worker.options.max_close_rows);
         self.consumer
             .seek(partition, task.position())
             .doing("a partition can't be read from its snapshot")?;

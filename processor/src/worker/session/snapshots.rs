@@ -154,11 +154,7 @@ impl Session<'_> {
     pub(super) fn send_snapshots(&mut self) -> Result<(), WorkerError> {
         let worker = self.worker;
         for (partition, snapshots) in &mut self.snapshots {
-            let Some(merge) = self
-                .merges
-                .get(partition)
-                .filter(|merge| !merge.restoring())
-            else {
+            let Some(merge) = self.merges.get(partition).filter(|merge| merge.is_whole()) else {
                 continue;
             };
             let Some(folded) = &worker.job.queries[merge.query_index].folded else {
