@@ -109,6 +109,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             session_timeout: config.log.session_timeout_ms.duration(),
             transaction_timeout: config.log.transaction_timeout_ms.duration(),
             idle_marks: !cli.once,
+            snapshot_cost: settings.snapshot_after_rows,
             ..WorkerOptions::default()
         },
         log,

@@ -166,6 +166,8 @@ pub struct ProcessorConfig {
     pub shards: u16,
     /// How often results are committed.
     pub commit_interval_ms: Millis,
+    /// After how many rows to be folded again a snapshot is taken.
+    pub snapshot_after_rows: u64,
     /// How many bytes of state are held in memory.
     pub state_memory_bytes: u64,
     /// The folder for state that goes to disk; empty: the system's for temporary files.

@@ -147,6 +147,8 @@ impl World {
                 "PROCESSOR_MASK_SALT",
                 String::from_utf8(SALT.to_vec()).unwrap(),
             ),
+            // Every few seconds, so that they are under way when processes die.
+            ("PROCESSOR_SNAPSHOT_AFTER_ROWS", "20000".into()),
             ("SINK_S3_TOPICS", format!("{name}-trips")),
             ("SINK_S3_GROUP", format!("{name}-s3")),
             ("SINK_S3_URL", format!("s3://{}/{name}", servers.bucket)),
