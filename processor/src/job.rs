@@ -14,6 +14,7 @@ use runtime::topics::{Durability, Use, Wanted, check};
 use schemas::{Registry, RegistryError, SchemaId};
 
 use crate::columns;
+use crate::offsets;
 use crate::topics::{self, QueryTopics, TopicError};
 
 /// What a job is made from.
@@ -127,6 +128,18 @@ pub enum JobLoadError {
         /// Why.
         detail: String,
     },
+    /// What is counted of so many queries has no room beside an offset.
+    #[error(
+        "{queries} queries read topic {topic}, and at most {most} can in one job: put the others into a second one, with an application id of its own"
+    )]
+    TooManyQueries {
+        /// Which topic.
+        topic: String,
+        /// How many read it.
+        queries: usize,
+        /// How many can.
+        most: usize,
+    },
     /// The registered schema of a sink does not fit the query's results.
     #[error(
         "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
@@ -181,6 +194,20 @@ impl Job {
             .collect();
         let plans =
             engine::plan::plan(&script, &arrow_schemas, &settings).map_err(JobLoadError::Sql)?;
+
+        let most = offsets::most_queries();
+        for plan in &plans {
+            let topic = &plan.source.topic;
+            let queries = plans.iter().filter(|plan| plan.source.topic == *topic);
+            let queries = queries.count();
+            if queries > most {
+                return Err(JobLoadError::TooManyQueries {
+                    topic: topic.clone(),
+                    queries,
+                    most,
+                });
+            }
+        }
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
         let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! What stands in the metadata of the committed offsets: a task's state that is not in the log, and its part of the
 //! ledger. Committed in the transaction of the data that it counts.
 
+use runtime::log::MAX_METADATA_BYTES;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of the metadata that this code writes, and the only one that it reads.
@@ -24,7 +25,7 @@ pub struct SourceState {
 
 /// What one query's scan did with the rows of a source partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredCounts")]
+#[serde(from = "StoredCounts", into = "[u64; 4]")]
 pub struct ScanCounts {
     /// Rows that its WHERE left out.
     pub filtered: u64,
@@ -36,10 +37,24 @@ pub struct ScanCounts {
     pub assigned: u64,
 }
 
-/// [`ScanCounts`] as they are read: what was committed before rows and pairs were told apart has each row in one window.
+impl From<ScanCounts> for [u64; 4] {
+    fn from(counts: ScanCounts) -> Self {
+        [counts.filtered, counts.dead, counts.kept, counts.assigned]
+    }
+}
+
+/// [`ScanCounts`] as they are read: four numbers, or what was committed before, with names. What was committed before rows
+/// and pairs were told apart has each row in one window.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredCounts {
+    Numbers([u64; 4]),
+    Named(NamedCounts),
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoredCounts {
+struct NamedCounts {
     filtered: u64,
     dead: u64,
     kept: Option<u64>,
@@ -48,13 +63,42 @@ struct StoredCounts {
 
 impl From<StoredCounts> for ScanCounts {
     fn from(stored: StoredCounts) -> Self {
+        let (filtered, dead, kept, assigned) = match stored {
+            StoredCounts::Numbers([filtered, dead, kept, assigned]) => {
+                (filtered, dead, kept, assigned)
+            }
+            StoredCounts::Named(named) => {
+                let kept = named.kept.unwrap_or(named.assigned);
+                (named.filtered, named.dead, kept, named.assigned)
+            }
+        };
         Self {
-            filtered: stored.filtered,
-            dead: stored.dead,
-            kept: stored.kept.unwrap_or(stored.assigned),
-            assigned: stored.assigned,
+            filtered,
+            dead,
+            kept,
+            assigned,
         }
     }
+}
+
+/// How many queries can read one source: as many as have room in the metadata of an offset, whatever they count.
+pub fn most_queries() -> usize {
+    let bytes = |queries| {
+        let most = u64::MAX;
+        let state = SourceState {
+            max_event_ms: Some(i64::MIN),
+            ended: false,
+            rows_in: most,
+            undecodable: most,
+            queries: vec![ScanCounts::from(StoredCounts::Numbers([most; 4])); queries],
+        };
+        // Numbers can always be written.
+        encode(&state).map_or(usize::MAX, |text| text.len())
+    };
+    (0..)
+        .take_while(|queries| bytes(*queries) <= MAX_METADATA_BYTES)
+        .count()
+        - 1
 }
 
 /// Beside a partials partition's offset: what the shard has taken and given.
@@ -155,11 +199,19 @@ mod tests {
         let old = r#"{"v":1,"s":{"filtered":1,"dead":2,"assigned":3}}"#;
         let counts: ScanCounts = decode(old).unwrap();
         assert_eq!((counts.kept, counts.assigned), (3, 3));
+        let named = r#"{"v":1,"s":{"filtered":1,"dead":2,"kept":3,"assigned":9}}"#;
+        assert_eq!(decode::<ScanCounts>(named).unwrap().assigned, 9);
         let counts = ScanCounts { kept: 1, ..counts };
         assert_eq!(
             decode::<ScanCounts>(&encode(&counts).unwrap()).unwrap(),
             counts
         );
         assert!(decode::<ScanCounts>(&old.replace("dead", "lost")).is_err());
+    }
+
+    #[test]
+    fn as_many_queries_as_have_room_in_an_offsets_metadata() {
+        let most = most_queries();
+        assert!((40..60).contains(&most), "{most}");
     }
 }

@@ -50,6 +50,28 @@ fn another_number_of_shards_is_refused() {
 }
 
 #[test]
+fn more_queries_of_a_source_than_an_offset_can_count_are_refused() {
+    let fixture = Fixture::new(1);
+    let source = "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');".to_owned();
+    let sql = (0..60).fold(source, |sql, n| {
+        format!(
+            "{sql} CREATE SINK out{n} WITH (topic = 'out{n}', key = 'window_start');
+             INSERT INTO out{n} SELECT window_start, count(*) AS n
+             FROM TUMBLE(trips, pickup_at, INTERVAL '1 minute') GROUP BY window_start;"
+        )
+    });
+    let text = refusal(&fixture, &sql);
+    assert!(
+        text.contains("60 queries read topic trips, and at most 4"),
+        "{text}"
+    );
+    assert!(
+        fixture.log.topic("out0").unwrap().is_none(),
+        "nothing was created"
+    );
+}
+
+#[test]
 fn a_missing_source_or_schema_is_named() {
     let fixture = Fixture::new(1);
     let text = refusal(
