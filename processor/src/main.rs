@@ -108,6 +108,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             commit_interval: settings.commit_interval_ms.duration(),
             session_timeout: config.log.session_timeout_ms.duration(),
             transaction_timeout: config.log.transaction_timeout_ms.duration(),
+            static_membership: settings.static_membership,
             idle_marks: !cli.once,
             snapshot_cost: settings.snapshot_after_rows,
             ..WorkerOptions::default()

@@ -79,3 +79,68 @@ fn a_stopped_processor_goes_on_where_it_was() {
     fixture.drain(Arc::clone(&fixture.log) as _, &sql).unwrap();
     assert_same(&fixture.results(), &naive(&rows), "stopped three times");
 }
+
+/// The source partitions that a process reads.
+fn reads(options: &processor::Options) -> Vec<i32> {
+    options
+        .progress
+        .here()
+        .keys()
+        .map(|(_, partition)| *partition)
+        .collect()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn a_static_member_that_is_away_for_a_moment_keeps_its_partitions() {
+    let rows = trips(9, 800, 30_000);
+    let fixture = Fixture::new(4);
+    fixture.write(&rows);
+    let sql = job_sql("1 minute", "");
+    let member = |instance: &str| {
+        let mut options = fixture.options(sql.clone());
+        options.instance = instance.into();
+        options.worker.static_membership = true;
+        options
+    };
+    let start = |options: &processor::Options| {
+        let options = options.clone();
+        std::thread::spawn(move || processor::run(&options))
+    };
+    let (a, b) = (member("a"), member("b"));
+    let (running_a, running_b) = (start(&a), start(&b));
+    until("both read two partitions", || {
+        reads(&a).len() == 2 && reads(&b).len() == 2
+    });
+    let (of_a, of_b) = (reads(&a), reads(&b));
+    a.lifecycle.stop();
+    running_a.join().unwrap().unwrap();
+    for _ in 0..20 {
+        assert_eq!(reads(&b), of_b, "nobody takes what it had");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let a = member("a");
+    let running_a = start(&a);
+    until("it reads again", || reads(&a).len() == 2);
+    assert_eq!((reads(&a), reads(&b)), (of_a, of_b));
+    assert_eq!(b.metrics.sessions.get(), 0);
+    a.lifecycle.drain();
+    b.lifecycle.drain();
+    // The first to be done leaves, and is waited for.
+    while !running_a.is_finished() || !running_b.is_finished() {
+        fixture.clock.advance(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running_a.join().unwrap().unwrap();
+    running_b.join().unwrap().unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "away for a moment");
+}

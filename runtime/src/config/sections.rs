@@ -162,6 +162,8 @@ pub struct ProcessorConfig {
     pub application_id: String,
     /// How many workers run in this process.
     pub workers: u16,
+    /// Whether a process that is away for a moment keeps its partitions.
+    pub static_membership: bool,
     /// How many shards a new job gets.
     pub shards: u16,
     /// How often results are committed.

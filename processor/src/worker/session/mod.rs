@@ -94,6 +94,10 @@ impl<'a> Session<'a> {
             .log
             .consumer(&ConsumerOptions {
                 client_id: format!("{application_id}-{}", worker.slot),
+                instance_id: worker
+                    .options
+                    .static_membership
+                    .then(|| format!("{application_id}-{}", worker.slot)),
                 session_timeout: worker.options.session_timeout,
                 ..ConsumerOptions::new(application_id)
             })
