@@ -1,49 +1,56 @@
-//! The columns of a job's sources: from the registry, or, for a query over another's results, from that query.
+//! The columns of a job's sources and reference tables: from the registry, from files, or, for a query over another's
+//! results, from that query.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use engine::plan::{Settings, plan};
-use engine::sql::{JobError, Script, Source};
+use engine::sql::{JobError, Location, Script, Source, TableOrigin};
 use schemas::EmbeddedRegistry;
 use schemas::decode::BatchDecoder;
+
+use crate::tables;
 
 /// The namespace of schemas that are derived from queries.
 pub const NAMESPACE: &str = "headway.job";
 
-/// What is known of a source.
+/// What is known of a source or a reference table.
 #[derive(Clone, Debug)]
-pub struct SourceColumns {
-    /// Its Avro schema; `None` if the job itself declares its columns.
+pub struct KnownColumns {
+    /// Its Avro schema; `None` if the job itself declares its columns, or a file has them.
     pub text: Option<String>,
     /// The columns that its values are decoded to.
     pub columns: SchemaRef,
 }
 
-/// Each source's columns by its name; `find` asks the registry for a topic's schema. A source that is not among them has
-/// no schema yet. What can't be used as columns comes back as errors.
+type Known = (BTreeMap<String, KnownColumns>, Vec<JobError>);
+
+/// The columns of each source and reference table by its name; `find` asks the registry for a topic's schema, and `folder`
+/// is where the paths of files begin. What is not among them has no schema yet. What can't be used as columns comes back as
+/// errors.
 ///
 /// # Errors
 /// Those of `find`.
-pub fn of_sources<E>(
+pub fn of_job<E>(
     script: &Script,
+    folder: &Path,
     settings: &Settings,
     find: &mut dyn FnMut(&str) -> Result<Option<String>, E>,
-) -> Result<(BTreeMap<String, SourceColumns>, Vec<JobError>), E> {
-    let mut found = BTreeMap::new();
-    let mut errors = Vec::new();
+) -> Result<Known, E> {
+    let (mut found, mut errors) = of_tables(script, folder, find)?;
     let mut add = |source: &Source, text: String, found: &mut BTreeMap<_, _>| match decoded(&text) {
         Ok(columns) => {
             let text = Some(text);
-            found.insert(source.name.clone(), SourceColumns { text, columns });
+            found.insert(source.name.clone(), KnownColumns { text, columns });
         }
-        Err(detail) => errors.push(unusable(source, &detail)),
+        Err(detail) => errors.push(unusable(&source.topic, source.at, &detail)),
     };
     for source in script.sources.values() {
         if let Some(declared) = &source.columns {
             let columns = Arc::clone(declared);
-            let known = SourceColumns {
+            let known = KnownColumns {
                 text: None,
                 columns,
             };
@@ -75,12 +82,51 @@ pub fn of_sources<E>(
     Ok((found, errors))
 }
 
+/// The columns of each reference table.
+fn of_tables<E>(
+    script: &Script,
+    folder: &Path,
+    find: &mut dyn FnMut(&str) -> Result<Option<String>, E>,
+) -> Result<Known, E> {
+    let mut found = BTreeMap::new();
+    let mut errors = Vec::new();
+    for table in script.tables.values() {
+        let known = match (&table.origin, &table.columns) {
+            (TableOrigin::Csv(_) | TableOrigin::Parquet(_), _) => tables::columns(table, folder)
+                .map(|columns| {
+                    let text = None;
+                    KnownColumns { text, columns }
+                }),
+            (TableOrigin::Topic { .. }, Some(declared)) => Ok(KnownColumns {
+                text: None,
+                columns: Arc::clone(declared),
+            }),
+            (TableOrigin::Topic { topic, .. }, None) => match find(topic)? {
+                None => continue,
+                Some(text) => decoded(&text)
+                    .map(|columns| KnownColumns {
+                        text: Some(text),
+                        columns,
+                    })
+                    .map_err(|detail| vec![unusable(topic, table.origin_at, &detail)]),
+            },
+        };
+        match known {
+            Ok(known) => {
+                found.insert(table.name.clone(), known);
+            }
+            Err(more) => errors.extend(more),
+        }
+    }
+    Ok((found, errors))
+}
+
 /// The schema of a query's results; `None` if it can't be planned, which the planner reports by itself.
 fn derived(
     script: &Script,
     place: usize,
     settings: &Settings,
-    known: &BTreeMap<String, SourceColumns>,
+    known: &BTreeMap<String, KnownColumns>,
 ) -> Option<String> {
     let mut alone = script.clone();
     alone.inserts = vec![script.inserts[place].clone()];
@@ -103,13 +149,10 @@ fn decoded(schema: &str) -> Result<SchemaRef, String> {
         .map_err(|error| error.to_string())
 }
 
-fn unusable(source: &Source, detail: &str) -> JobError {
+fn unusable(topic: &str, at: Location, detail: &str) -> JobError {
     JobError {
-        at: source.at,
-        what: format!(
-            "the columns of the topic {} are not known: {detail}",
-            source.topic
-        ),
+        at,
+        what: format!("the columns of the topic {topic} are not known: {detail}"),
         help: Some("register a schema that is a record of types that have columns".into()),
     }
 }

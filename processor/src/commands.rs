@@ -14,7 +14,7 @@ use runtime::connect::{connect_log, connect_registry};
 use runtime::telemetry::colour;
 use schemas::{Registry, RegistryError, value_subject};
 
-use super::job;
+use super::{folder, job};
 
 /// Say whether a job can run, and where not, what to write instead
 ///
@@ -126,7 +126,7 @@ impl CheckArgs {
             Ok(latest.map(|(_, text)| text.to_string()))
         };
         let salt = config.processor.mask_salt.expose().as_bytes();
-        match check(&sql, salt, &mut find) {
+        match check(&sql, &folder(path), salt, &mut find) {
             Ok(checked) => {
                 let warnings = render("warning", &name, &sql, &checked.warnings, colour());
                 eprint!("{warnings}");

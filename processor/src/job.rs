@@ -1,6 +1,7 @@
 //! A job, ready to run: its text parsed, planned against the registry's schemas, and its topics' names worked out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -15,6 +16,7 @@ use schemas::{Registry, RegistryError, SchemaId};
 
 use crate::columns;
 use crate::offsets;
+use crate::tables::{self, ReferenceTables};
 use crate::topics::{self, QueryTopics, TopicError};
 
 /// What a job is made from.
@@ -22,6 +24,8 @@ use crate::topics::{self, QueryTopics, TopicError};
 pub struct JobOptions {
     /// The SQL text.
     pub sql: String,
+    /// Where the paths of its reference tables begin: the folder of its file. Empty: where this process runs.
+    pub folder: PathBuf,
     /// The name of the job's consumer group, and the first part of its topics' names.
     pub application_id: String,
     /// How many shards each query's state has. Fixed when the job first runs.
@@ -40,6 +44,8 @@ pub struct Job {
     pub sources: BTreeMap<String, SourceTopic>,
     /// Its queries, in the order of its text.
     pub queries: Vec<Arc<JobQuery>>,
+    /// Its reference tables: those that are files are loaded.
+    pub tables: Arc<ReferenceTables>,
 }
 
 /// A topic that a job reads.
@@ -140,6 +146,16 @@ pub enum JobLoadError {
         /// How many can.
         most: usize,
     },
+    /// There is no topic for a reference table.
+    #[error(
+        "the topic {topic} of the reference table {table} does not exist: create it with `headway setup`, or correct its name"
+    )]
+    NoTable {
+        /// Which table.
+        table: String,
+        /// Its topic.
+        topic: String,
+    },
     /// The registered schema of a sink does not fit the query's results.
     #[error(
         "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
@@ -174,9 +190,10 @@ impl Job {
         let settings = Settings {
             mask_salt: options.mask_salt.clone(),
         };
-        let (sources_columns, errors) = columns::of_sources(&script, &settings, &mut |topic| {
-            source_schema(registry.as_ref(), topic)
-        })?;
+        let (sources_columns, errors) =
+            columns::of_job(&script, &options.folder, &settings, &mut |topic| {
+                source_schema(registry.as_ref(), topic)
+            })?;
         if !errors.is_empty() {
             return Err(JobLoadError::Sql(errors));
         }
@@ -208,6 +225,7 @@ impl Job {
                 });
             }
         }
+        let tables = tables::open(log, &script, &plans, &sources_columns, &options)?;
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
         let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -261,30 +279,15 @@ impl Job {
                 topic: topic.clone(),
                 detail,
             };
-            source.reader = match texts.get(topic) {
-                Some(text) => Reader::Avro(
-                    schemas::projected_schema(text, &wanted)
-                        .map_err(|error| unusable(error.to_string()))?,
-                ),
-                None => {
-                    let first = source.queries.first().map(|index| &queries[*index].plan);
-                    let declared = first.and_then(|plan| plan.source.columns.as_ref());
-                    let declared =
-                        declared.ok_or_else(|| unusable("it has no columns".to_owned()))?;
-                    let wanted: Vec<usize> = (0..declared.fields().len())
-                        .filter(|index| wanted.contains(&declared.field(*index).name().as_str()))
-                        .collect();
-                    let columns = declared
-                        .project(&wanted)
-                        .map_err(|error| unusable(error.to_string()))?;
-                    Reader::Json(Arc::new(columns))
-                }
-            };
+            let first = source.queries.first().map(|index| &queries[*index].plan);
+            let declared = first.and_then(|plan| plan.source.columns.as_ref());
+            source.reader = Reader::of(texts.get(topic), declared, &wanted).map_err(unusable)?;
         }
         Ok(Self {
             options,
             sources,
             queries,
+            tables: Arc::new(tables),
         })
     }
 
@@ -318,6 +321,29 @@ impl Job {
             .map(String::as_str)
             .chain(partials)
             .collect()
+    }
+}
+
+impl Reader {
+    /// Of a topic whose Avro schema or declared columns are known; only the columns that are wanted are read.
+    pub(crate) fn of(
+        text: Option<&String>,
+        declared: Option<&SchemaRef>,
+        wanted: &[&str],
+    ) -> Result<Self, String> {
+        if let Some(text) = text {
+            return schemas::projected_schema(text, wanted)
+                .map(Self::Avro)
+                .map_err(|error| error.to_string());
+        }
+        let declared = declared.ok_or("it has no columns")?;
+        let wanted: Vec<usize> = (0..declared.fields().len())
+            .filter(|index| wanted.contains(&declared.field(*index).name().as_str()))
+            .collect();
+        let columns = declared
+            .project(&wanted)
+            .map_err(|error| error.to_string())?;
+        Ok(Self::Json(Arc::new(columns)))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod progress;
 mod run;
 pub mod snapshot;
 pub mod spill;
+pub mod tables;
 pub mod task;
 pub mod topics;
 pub mod windows;

@@ -2,7 +2,7 @@
 
 mod commands;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -93,10 +93,12 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     let page = json_page("/windows", move || windows::page(&shown));
     let service = Service::start_with(&config, page)?;
     let ready = service.condition("state");
+    let tables_ready = service.condition("reference tables");
     let (log, registry) = service.connect(&config)?;
     let options = Options {
         job: JobOptions {
             sql,
+            folder: folder(&settings.job),
             application_id: settings.application_id.clone(),
             shards: settings.shards.into(),
             mask_salt: settings.mask_salt.expose().as_bytes().to_vec(),
@@ -126,6 +128,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             true => std::env::temp_dir(),
             false => settings.spill_dir.clone(),
         },
+        tables_ready,
     };
     if cli.once {
         options.lifecycle.drain();
@@ -169,6 +172,11 @@ fn look(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Explain(args)) => commands::run_explain(args, &config),
         Some(Command::Completions(_)) | None => Ok(Exit::Done),
     }
+}
+
+/// Where the paths that a job names begin.
+fn folder(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// The job's text.

@@ -1,6 +1,9 @@
 //! The processor's metrics: every name in one place.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
 
 /// What the processor counts.
 #[derive(Debug)]
@@ -35,6 +38,14 @@ pub struct Metrics {
     pub restored_ratio: Gauge,
     /// How long restoring will take, by what it has taken so far.
     pub restore_eta_seconds: Gauge,
+    /// Rows of each reference table, by its name.
+    pub table_rows: IntGaugeVec,
+    /// Records read for each reference table that is a topic.
+    pub table_records: IntCounterVec,
+    /// Those of them that could not be used.
+    pub table_unusable: IntCounterVec,
+    /// How often such a topic had to be read again from its start.
+    pub table_sessions: IntCounterVec,
 }
 
 impl Metrics {
@@ -48,6 +59,19 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let by_table = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["table"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let table_rows = IntGaugeVec::new(
+            Opts::new(
+                "headway_processor_table_rows",
+                "Rows of each reference table",
+            ),
+            &["table"],
+        )?;
+        registry.register(Box::new(table_rows.clone()))?;
         let commit_seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "headway_processor_commit_seconds",
@@ -94,6 +118,19 @@ impl Metrics {
             state_disk_bytes: int_gauge(
                 "headway_processor_state_disk_bytes",
                 "Bytes of state on local disk",
+            )?,
+            table_rows,
+            table_records: by_table(
+                "headway_processor_table_records_total",
+                "Records read for reference tables",
+            )?,
+            table_unusable: by_table(
+                "headway_processor_table_unusable_records_total",
+                "Records of reference tables that could not be used",
+            )?,
+            table_sessions: by_table(
+                "headway_processor_table_sessions_total",
+                "Times that a reference table's topic had to be read again from its start",
             )?,
             records_in: counter(
                 "headway_processor_records_in_total",

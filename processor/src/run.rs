@@ -1,5 +1,6 @@
-//! Runs a job's workers, each on a thread of its own.
+//! Runs a job's workers and the readers of its reference tables, each on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use crate::job::{Job, JobLoadError, JobOptions};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::spill::DiskSpill;
+use crate::tables::Readers;
 use crate::worker::{Worker, WorkerError, WorkerOptions};
 
 /// What a processor is made from.
@@ -49,6 +51,8 @@ pub struct Options {
     pub state_memory_bytes: usize,
     /// The folder for what goes to disk.
     pub spill_dir: PathBuf,
+    /// Holds when the reference tables have been read.
+    pub tables_ready: Condition,
 }
 
 /// Why a processor stopped.
@@ -76,7 +80,8 @@ pub enum ProcessorError {
     },
 }
 
-/// Loads the job and runs its workers until the lifecycle says to end, or until the input has ended if it says to drain.
+/// Loads the job, reads its reference tables, and runs its workers until the lifecycle says to end, or until the input has
+/// ended if it says to drain.
 ///
 /// # Errors
 /// The first failure of a worker that a new session can't heal; the other workers then stop as well.
@@ -86,24 +91,61 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
         &options.registry,
         options.job.clone(),
     )?);
+    let abandon = Arc::new(AtomicBool::new(false));
+    let readers = Readers::start(options, &job, &abandon)?;
+    let result = match all_read(options, &job, &abandon) {
+        true => work(options, &job, &abandon),
+        false => Ok(()),
+    };
+    result.and(readers.end())
+}
+
+/// Waits until all reference tables have been read once; `false` if the run is to end before.
+fn all_read(options: &Options, job: &Job, abandon: &AtomicBool) -> bool {
+    for (name, rows) in job.tables.now() {
+        options
+            .metrics
+            .table_rows
+            .with_label_values(&[&name])
+            .set(i64::try_from(rows.rows()).unwrap_or(i64::MAX));
+    }
+    let show = |behind: &BTreeMap<String, f64>| {
+        let least = behind.values().copied().fold(1.0, f64::min);
+        let names: Vec<&str> = behind.keys().map(String::as_str).collect();
+        let what = format!("reading {}", names.join(", "));
+        options.tables_ready.progress(100.0 * least, what);
+    };
+    let give_up = || options.lifecycle.stopping() || abandon.load(Ordering::SeqCst);
+    let all = job.tables.wait(&give_up, &show);
+    if all {
+        options.tables_ready.ready();
+    }
+    all
+}
+
+/// Runs the workers.
+fn work(
+    options: &Options,
+    job: &Arc<Job>,
+    abandon: &Arc<AtomicBool>,
+) -> Result<(), ProcessorError> {
     let spill: Arc<dyn Spill> = Arc::new(DiskSpill::new(
         options.spill_dir.clone(),
         options.state_memory_bytes,
         options.metrics.state_memory_bytes.clone(),
         options.metrics.state_disk_bytes.clone(),
     ));
-    let abandon = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let mut result = Ok(());
     for index in 0..options.workers.max(1) {
         let worker = Worker {
-            job: Arc::clone(&job),
+            job: Arc::clone(job),
             log: Arc::clone(&options.log),
             registry: Arc::clone(&options.registry),
             slot: format!("{}-{index}", options.instance),
             options: options.worker.clone(),
             lifecycle: options.lifecycle.clone(),
-            abandon: Arc::clone(&abandon),
+            abandon: Arc::clone(abandon),
             clock: Arc::clone(&options.clock),
             metrics: Arc::clone(&options.metrics),
             edge_metrics: options.edge_metrics.clone(),
@@ -113,7 +155,7 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
             spill_dir: options.spill_dir.clone(),
         };
         let slot = worker.slot.clone();
-        let failed = Arc::clone(&abandon);
+        let failed = Arc::clone(abandon);
         let spawned = std::thread::Builder::new()
             .name(format!("worker-{slot}"))
             .spawn(move || {

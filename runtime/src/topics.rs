@@ -16,6 +16,9 @@ pub enum Use {
     Records,
     /// The last record of each key counts, for ever: compacted, and never deleted by age.
     Latest,
+    /// The last record of each key counts, for ever, and it does not matter whether earlier ones are there: compacted, or
+    /// without any retention.
+    Table,
     /// State: nothing is ever deleted but by those who keep it.
     State,
     /// Whoever reads it has no need of what compaction or age take away.
@@ -99,7 +102,7 @@ impl Use {
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Records => &[("cleanup.policy", "delete")],
-            Self::Latest => &[("cleanup.policy", "compact")],
+            Self::Latest | Self::Table => &[("cleanup.policy", "compact")],
             Self::Any => &[],
             Self::State => &[
                 ("cleanup.policy", "delete"),
@@ -115,6 +118,7 @@ impl Use {
                 "each of its records counts, and compaction drops all but the last of a key"
             }
             Self::Latest => "the last record of each key must stay, however old, and only that",
+            Self::Table => "the last record of each key must stay, however old",
             Self::Any => "it is read",
             Self::State => "it is the job's state, of which nothing may be lost",
         }
@@ -153,6 +157,14 @@ pub struct Unfit {
 pub fn misfits(found: &TopicDescription, role: Use, durability: Durability) -> Vec<Misfit> {
     let mut all = Vec::new();
     let mut add = |refused: bool, what: String| all.push(Misfit { refused, what });
+    // Without any retention nothing goes, compacted or not.
+    let retained = |setting| {
+        found
+            .config
+            .get(setting)
+            .is_some_and(|value: &String| value.trim() == "-1")
+    };
+    let keeps_all = retained("retention.ms") && retained("retention.bytes");
     for (setting, wanted) in role.settings() {
         let Some(value) = found.config.get(*setting) else {
             continue;
@@ -160,13 +172,18 @@ pub fn misfits(found: &TopicDescription, role: Use, durability: Durability) -> V
         let compacted = value.split(',').any(|policy| policy.trim() == "compact");
         let fits = match (role, *setting) {
             (Use::Records, _) => !compacted,
+            (Use::Table, _) => keeps_all || value.trim() == *wanted,
             _ => value.trim() == *wanted,
         };
         if !fits {
+            let otherwise = match role {
+                Use::Table => ", or retention.ms and retention.bytes -1",
+                _ => "",
+            };
             add(
                 true,
                 format!(
-                    "{setting} is {value} and must be {wanted}, as {}",
+                    "{setting} is {value} and must be {wanted}{otherwise}, as {}",
                     role.why()
                 ),
             );
@@ -269,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_a_use_creates_fits_it() {
-        for role in [Use::Records, Use::Latest, Use::State, Use::Any] {
+        for role in [Use::Records, Use::Latest, Use::Table, Use::State, Use::Any] {
             for durability in [
                 Durability::default(),
                 Durability {
@@ -293,6 +310,8 @@ mod tests {
             (Use::Records, "cleanup.policy", "delete,compact"),
             (Use::Latest, "cleanup.policy", "delete"),
             (Use::Latest, "cleanup.policy", "compact,delete"),
+            (Use::Table, "cleanup.policy", "delete"),
+            (Use::Table, "cleanup.policy", "compact,delete"),
             (Use::State, "cleanup.policy", "compact"),
             (Use::State, "retention.ms", "604800000"),
             (Use::State, "retention.bytes", "1000000000"),
@@ -306,6 +325,13 @@ mod tests {
         }
         let kept = [("cleanup.policy", "delete"), ("retention.ms", "1000")];
         assert_eq!(check(&topic(1, &kept), Use::Records, none), Ok(()));
+        let unlimited = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+        ];
+        assert_eq!(check(&topic(1, &unlimited), Use::Table, none), Ok(()));
+        assert!(check(&topic(1, &unlimited[..2]), Use::Table, none).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The parts of a demo, each on a thread of its own.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -102,6 +103,7 @@ impl Parts {
         let processor = processor::Options {
             job: JobOptions {
                 sql: origin.job.clone(),
+                folder: folder_of(args.job.as_deref()),
                 application_id: APPLICATION.into(),
                 shards: origin.shards,
                 mask_salt: MASK_SALT.to_vec(),
@@ -123,6 +125,7 @@ impl Parts {
             ready: runtime::telemetry::Readiness::new().condition("state"),
             state_memory_bytes: 256 * 1024 * 1024,
             spill_dir: std::env::temp_dir(),
+            tables_ready: runtime::telemetry::Readiness::new().condition("reference tables"),
         };
 
         let layout = Layout::new()
@@ -332,6 +335,13 @@ impl Parts {
             restored: processor.restored,
         }
     }
+}
+
+/// Where the paths that a job names begin.
+fn folder_of(job: Option<&Path>) -> PathBuf {
+    job.and_then(Path::parent)
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }
 
 /// The statements of a demo's job.

@@ -1,6 +1,6 @@
 //! What a pipeline needs, by its configuration and its job.
 
-use engine::sql::Script;
+use engine::sql::{Script, TableOrigin};
 use processor::topics::QueryTopics;
 use runtime::config::Config;
 use runtime::dead_letter::dlq_wanted;
@@ -98,6 +98,12 @@ impl Plan {
                 plan.add(late, "reports of late rows");
             }
             plan.results(output);
+        }
+        let tables = script.into_iter().flat_map(|script| script.tables.values());
+        for table in tables {
+            if let TableOrigin::Topic { topic, .. } = &table.origin {
+                plan.add(Wanted::new(topic, default, Use::Table), "a reference table");
+            }
         }
         for topic in &config.sink_s3.topics {
             plan.add(rows(Wanted::new(topic, default, Use::Records)), "sink-s3");

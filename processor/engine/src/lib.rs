@@ -10,6 +10,7 @@ mod functions;
 pub mod history;
 pub mod partial;
 pub mod plan;
+pub mod reference;
 pub mod shard;
 pub mod spill;
 pub mod sql;

@@ -3,9 +3,9 @@
 //! ```text
 //!   SELECT ──check──▶ columns exist ──context──▶ logical plan, types coerced ──build──▶ cut at the aggregate
 //!
-//!   scan     event time ─▶ window ─▶ WHERE ─▶ keys, arguments ─▶ groups: accumulators' update ─▶ their states
-//!   merge                                     partial rows    ─▶ groups: accumulators' merge  ─▶ their states
-//!   finish                                    partial rows    ─▶ groups: accumulators' merge  ─▶ values ─▶ HAVING, SELECT
+//!   scan     event time ─▶ window ─▶ WHERE, lookups ─▶ keys, arguments ─▶ groups: accumulators' update ─▶ their states
+//!   merge                                              partial rows    ─▶ groups: accumulators' merge  ─▶ their states
+//!   finish                                             partial rows    ─▶ groups: accumulators' merge  ─▶ values ─▶ HAVING, SELECT
 //! ```
 //!
 //! The groups and accumulators are those of DataFusion's aggregate operator. They are driven directly, without the
@@ -15,10 +15,14 @@ mod build;
 mod check;
 mod compile;
 mod context;
+mod fingerprint;
 mod finish;
 mod groups;
 mod intervals;
+mod join;
 mod limits;
+mod lookups;
+mod names;
 mod parts;
 mod reads;
 mod risk;
@@ -34,7 +38,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
 use crate::history::History;
-use crate::sql::{JobError, Script, Sink, Source};
+use crate::reference::Tables;
+use crate::sql::{JobError, Join, Script, Sink, Source};
 use crate::window::Window;
 pub(crate) use check::{aggregate_texts, group_texts};
 use groups::Fragments;
@@ -60,7 +65,7 @@ pub struct Scanned {
     pub partial: RecordBatch,
     /// How many rows came in.
     pub rows_in: u64,
-    /// How many of them the job's WHERE left out.
+    /// How many of them the job's WHERE left out, or an inner join that found nothing.
     pub filtered: u64,
     /// How many rows are in the partial rows: each is in at least one window.
     pub kept: u64,
@@ -106,7 +111,8 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// Plans each INSERT of a job. `schemas` holds every source's columns, by the source's name, as its topic is decoded.
+/// Plans each INSERT of a job. `schemas` holds the columns of every source and reference table, by its name, as they are
+/// decoded.
 ///
 /// # Errors
 /// Everything that is wrong with the job, in the text's order; never an empty list.
@@ -131,6 +137,15 @@ pub struct FragmentError {
     pub source: datafusion_common::DataFusionError,
 }
 
+/// A reference table, as a query uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The join.
+    pub join: Join,
+    /// The columns of the table that it reads, beside those of the key: what a snapshot must have.
+    pub columns: Vec<String>,
+}
+
 /// One query, planned: a plan cut at its streaming aggregate.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -138,6 +153,8 @@ pub struct Query {
     pub name: String,
     /// Where its rows come from.
     pub source: Source,
+    /// The reference tables that it looks rows up in, in the order of the text.
+    pub lookups: Vec<Lookup>,
     /// Where its results go.
     pub sink: Sink,
     /// Its windows; `None` if each row gives a result: the query then has a scan only.
@@ -161,13 +178,25 @@ pub struct Query {
 
 impl Query {
     /// Filters, projects, assigns windows and aggregates: source batches, with the columns of [`Query::input`], to
-    /// partial rows.
+    /// partial rows. For a query without lookups.
     ///
     /// # Errors
     /// A batch has other columns, or DataFusion failed. A row that an expression fails on is no error: it is dead.
     pub fn scan(&self, batches: &[RecordBatch]) -> Result<Scanned, FragmentError> {
+        self.scan_with(batches, &Tables::new())
+    }
+
+    /// The same, and looks rows up in `tables`: each that [`Query::lookups`] names, with the columns that it says.
+    ///
+    /// # Errors
+    /// As with [`Query::scan`], or a table is missing.
+    pub fn scan_with(
+        &self,
+        batches: &[RecordBatch],
+        tables: &Tables,
+    ) -> Result<Scanned, FragmentError> {
         self.fragments
-            .scan(batches, &self.partial)
+            .scan(batches, tables, &self.partial)
             .map_err(|source| self.failed("scan", source))
     }
 

@@ -1,8 +1,8 @@
 //! The text of a job: its statements, and where they stand.
 //!
 //! ```text
-//!   text ──tokens──▶ statements, cut at `;` ──▶ CREATE SOURCE │ CREATE SINK │ INSERT INTO … SELECT ──▶ Script
-//!                                                  (options)                    (select)
+//!   text ──tokens──▶ statements, cut at `;` ──▶ CREATE SOURCE │ REFERENCE TABLE │ SINK │ INSERT INTO … SELECT ──▶ Script
+//!                                                  (options, columns)                   (select, from, joins)
 //! ```
 //!
 //! Every statement is read even when another is wrong, so that a job's errors come all at once.
@@ -12,7 +12,9 @@ mod chain;
 mod clauses;
 mod columns;
 mod from;
+mod joins;
 mod options;
+mod reference;
 mod select;
 mod statement;
 pub(crate) mod suggest;
@@ -24,6 +26,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::ast;
 
 pub use clauses::Clauses;
+pub(crate) use joins::condition;
 
 use crate::window::Window;
 
@@ -84,6 +87,58 @@ pub struct Source {
     pub at: Location,
 }
 
+/// Where the rows of a reference table come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableOrigin {
+    /// A CSV file with a header; the columns are declared.
+    Csv(String),
+    /// A Parquet file; the columns are the file's, or those of them that are declared.
+    Parquet(String),
+    /// A topic of which the last record of each key counts. It is followed while the job runs.
+    Topic {
+        /// Its name; the columns come from the registry's subject `<topic>-value` unless they are declared.
+        topic: String,
+        /// How values are written.
+        format: Format,
+    },
+}
+
+/// `CREATE REFERENCE TABLE name WITH (...)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferenceTable {
+    /// Its name in the job.
+    pub name: String,
+    /// Where its rows come from.
+    pub origin: TableOrigin,
+    /// The declared columns.
+    pub columns: Option<SchemaRef>,
+    /// The columns that make up its key, which no two rows have in common, in the order of their declaration.
+    pub key: Vec<String>,
+    /// Where the statement begins.
+    pub at: Location,
+    /// Where the file or topic is named.
+    pub origin_at: Location,
+    /// Where the key is named.
+    pub key_at: Location,
+}
+
+/// `[LEFT] JOIN table ON …`, in a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The reference table's name.
+    pub table: String,
+    /// The name that the query gives it.
+    pub alias: String,
+    /// Whether rows without a match are left out; otherwise the table's columns are null in them.
+    pub inner: bool,
+    /// The condition, as its author wrote it.
+    pub on: String,
+    /// Where the table is named.
+    pub at: Location,
+    /// Where the condition stands.
+    pub on_at: Location,
+}
+
 /// When a sink's rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
@@ -121,6 +176,8 @@ pub struct Insert {
     pub sink: String,
     /// The source's name.
     pub source: String,
+    /// The reference tables that it looks rows up in, in the order of the text.
+    pub joins: Vec<Join>,
     /// Its windows; `None` if the query gives a row for each row.
     pub window: Option<Window>,
     /// Where the statement begins.
@@ -140,11 +197,13 @@ pub struct Insert {
 pub struct Script {
     /// The sources by name.
     pub sources: BTreeMap<String, Source>,
+    /// The reference tables by name.
+    pub tables: BTreeMap<String, ReferenceTable>,
     /// The sinks by name.
     pub sinks: BTreeMap<String, Sink>,
     /// The INSERT statements, in the job's order; each sink has exactly one.
     pub inserts: Vec<Insert>,
-    /// Where each option of a source or sink stands, by (name, option).
+    /// Where each option of a source, reference table or sink stands, by (name, option).
     pub(crate) options: BTreeMap<(String, String), Location>,
 }
 

@@ -1,16 +1,18 @@
 //! What a job's queries do, fragment by fragment: for people, and as JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use engine::plan::{Query, Spread};
-use engine::sql::{Clauses, Emit, Format};
+use engine::sql::{Clauses, Emit, Format, ReferenceTable};
 use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use serde::Serialize;
 
 use super::Checked;
+use super::lookups::{Lookup, lookup_topics, lookups};
 use crate::topics;
 use crate::words::{length, sql_type};
 
@@ -45,7 +47,7 @@ pub struct QueryExplained {
 /// A topic of a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Topic {
-    /// `source`, `partials`, `results`, `late rows` or `dead letters`.
+    /// `source`, `reference table`, `partials`, `results`, `late rows` or `dead letters`.
     pub role: &'static str,
     /// Its name.
     pub topic: String,
@@ -60,6 +62,8 @@ pub struct Topic {
 pub struct Scan {
     /// The columns that are decoded.
     pub reads: Vec<Column>,
+    /// The joins with reference tables.
+    pub lookups: Vec<Lookup>,
     /// WHERE.
     pub filter: Option<String>,
     /// How event time is cut.
@@ -150,7 +154,8 @@ pub fn explain(
             .find(|insert| insert.sink == query.name)
             .map(engine::sql::Insert::clauses)
             .unwrap_or_default();
-        explained(query, clauses, application_id, shards, partitions)
+        let tables = &checked.script.tables;
+        explained(query, tables, clauses, application_id, shards, partitions)
     });
     Explained {
         application_id: application_id.into(),
@@ -160,6 +165,7 @@ pub fn explain(
 
 fn explained(
     query: &Query,
+    tables: &BTreeMap<String, ReferenceTable>,
     clauses: Clauses,
     application_id: &str,
     shards: u32,
@@ -202,6 +208,16 @@ fn explained(
                     Format::Json => "any; values in JSON",
                 },
             )];
+            all.extend(lookup_topics(query, tables).map(|(name, format)| {
+                topic(
+                    "reference table",
+                    name,
+                    match format {
+                        Format::Avro => "of its row; values in Avro",
+                        Format::Json => "of its row; values in JSON",
+                    },
+                )
+            }));
             let folded = query.window.is_some();
             all.extend(folded.then_some(partials));
             all.push(topic("results", sink.topic.clone(), &sink.key.join(", ")));
@@ -211,6 +227,7 @@ fn explained(
         },
         scan: Scan {
             reads: columns(&query.input),
+            lookups: lookups(query, tables),
             filter: clauses.filter,
             windows: windows(query),
             group_by: clauses.group_by,
@@ -407,6 +424,7 @@ impl QueryExplained {
             .collect();
         section("topics", &topics)?;
         let mut scan = listed("reads", &self.scan.reads);
+        scan.extend(self.scan.lookups.iter().flat_map(Lookup::lines));
         scan.extend(self.scan.filter.iter().map(|text| ("where", text.clone())));
         scan.push(("windows", self.scan.windows.clone()));
         scan.push(("group by", self.scan.group_by.join(", ")));

@@ -6,9 +6,11 @@
 //! ```
 
 mod explain;
+mod lookups;
 mod render;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -16,9 +18,10 @@ use engine::plan::{Query, Settings};
 use engine::sql::{JobError, Script};
 use schemas::RegistryError;
 
-use crate::columns;
+use crate::{columns, tables};
 
 pub use explain::{Explained, explain};
+pub use lookups::Lookup;
 pub use render::render;
 
 /// Stands in for the secret salt where none is configured: whether a job is right does not depend on it.
@@ -54,12 +57,14 @@ pub enum CheckError {
 /// Finds the schema of a topic's values; `None` if there is none.
 pub type FindSchema<'a> = dyn FnMut(&str) -> Result<Option<String>, RegistryError> + 'a;
 
-/// Checks a job: its text, its columns against the schemas of its sources, its results against those of its sinks.
+/// Checks a job: its text, its columns against the schemas of its sources and reference tables, the rows of those that are
+/// files, its results against the schemas of its sinks. `folder` is where the paths of files begin.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check(
     sql: &str,
+    folder: &Path,
     mask_salt: &[u8],
     find_schema: &mut FindSchema<'_>,
 ) -> Result<Checked, CheckError> {
@@ -74,7 +79,7 @@ pub fn check(
         mask_salt: STAND_IN_SALT.to_vec(),
     };
     // The planner says where it stands that a topic has no schema.
-    let (sources, mut errors) = columns::of_sources(&script, &stand_in, &mut find)?;
+    let (sources, mut errors) = columns::of_job(&script, folder, &stand_in, &mut find)?;
     let columns: BTreeMap<String, SchemaRef> = sources
         .into_iter()
         .map(|(name, source)| (name, source.columns))
@@ -109,6 +114,9 @@ pub fn check(
             return Err(CheckError::Refused(errors));
         }
     };
+    if let Err(more) = tables::load_files(&script, &queries, folder) {
+        errors.extend(more);
+    }
     for query in &queries {
         if let Some(text) = find(&query.sink.topic)?
             && let Err(error) =

@@ -10,34 +10,34 @@ use schemas::decode::{BatchDecoder, DecodeError, JsonDecoder, PushError};
 use crate::job::Reader;
 
 /// Avro's, or JSON's.
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     Avro(Box<BatchDecoder>),
     Json(JsonDecoder),
 }
 
 impl Decoder {
-    pub(super) fn new(registry: Arc<dyn Registry>, reader: &Reader) -> Result<Self, DecodeError> {
+    pub(crate) fn new(registry: Arc<dyn Registry>, reader: &Reader) -> Result<Self, DecodeError> {
         Ok(match reader {
             Reader::Avro(schema) => Self::Avro(Box::new(BatchDecoder::new(registry, schema)?)),
             Reader::Json(columns) => Self::Json(JsonDecoder::new(Arc::clone(columns))?),
         })
     }
 
-    pub(super) fn schema(&self) -> SchemaRef {
+    pub(crate) fn schema(&self) -> SchemaRef {
         match self {
             Self::Avro(decoder) => decoder.schema(),
             Self::Json(decoder) => decoder.schema(),
         }
     }
 
-    pub(super) fn push(&mut self, value: &[u8]) -> Result<(), PushError> {
+    pub(crate) fn push(&mut self, value: &[u8]) -> Result<(), PushError> {
         match self {
             Self::Avro(decoder) => decoder.push(value),
             Self::Json(decoder) => decoder.push(value),
         }
     }
 
-    pub(super) fn flush(&mut self) -> Result<Option<RecordBatch>, DecodeError> {
+    pub(crate) fn flush(&mut self) -> Result<Option<RecordBatch>, DecodeError> {
         match self {
             Self::Avro(decoder) => decoder.flush(),
             Self::Json(decoder) => decoder.flush(),

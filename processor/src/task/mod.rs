@@ -8,6 +8,6 @@
 //! Tasks do no I/O: batches go in, records to be sent come out. Each knows its state as of the last commit, and can go
 //! back to it.
 
-mod decoder;
+pub(crate) mod decoder;
 pub mod merge;
 pub mod scan;

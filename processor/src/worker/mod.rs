@@ -18,6 +18,7 @@ use runtime::telemetry::Condition;
 use schemas::Registry;
 
 pub use error::WorkerError;
+pub(crate) use error::chain;
 
 use crate::job::Job;
 use crate::metrics::Metrics;
@@ -123,7 +124,7 @@ impl Worker {
                     if self.leaving() {
                         return Ok(());
                     }
-                    tracing::warn!(slot = self.slot, error = %error::chain(&error), "a session was given up; starting another");
+                    tracing::warn!(slot = self.slot, error = %chain(&error), "a session was given up; starting another");
                     self.metrics.sessions.inc();
                 }
                 Class::Fenced | Class::Fatal => return Err(error),

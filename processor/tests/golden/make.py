@@ -33,6 +33,7 @@ def main():
             writer.writerows(trips())
     database = duckdb.connect()
     database.sql(f"CREATE TABLE trips AS FROM read_csv('{HERE / 'trips.csv'}')")
+    database.sql(f"CREATE TABLE places AS FROM read_csv('{HERE / 'places.csv'}')")
     stale = []
     for question in sorted(HERE.glob("*.duckdb.sql")):
         answer = database.sql(question.read_text())

@@ -206,3 +206,74 @@ fn explain_names_fragments_topics_state_and_time() {
     assert_eq!(query["topics"][0]["partitions"], serde_json::Value::Null);
     assert!(Path::new(env!("CARGO_BIN_EXE_processor")).exists());
 }
+
+const JOINED: &str = "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
+CREATE REFERENCE TABLE zones (cell TEXT NOT NULL, zone TEXT, borough TEXT) WITH (path = 'zones.csv', key = 'cell');
+CREATE REFERENCE TABLE vendors WITH (topic = 'vendors', key = 'vendor_id');
+CREATE SINK out WITH (topic = 'out', key = 'window_start, borough');
+INSERT INTO out
+SELECT window_start, z.borough AS borough, count(*) AS trips, max(v.name) AS vendor
+FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') AS t
+LEFT JOIN zones AS z ON z.cell = h3_cell(t.dropoff_latitude, t.dropoff_longitude, 8)
+JOIN vendors AS v ON v.vendor_id = t.vendor_id
+GROUP BY window_start, z.borough;
+";
+
+#[test]
+fn reference_tables_are_checked_and_explained_without_servers() {
+    let files = Files::new();
+    std::fs::create_dir(files.0.path().join("jobs")).unwrap();
+    files.write("jobs/joined.sql", JOINED);
+    files.write("jobs/zones.csv", "cell,zone,borough\n88,East,Queens\n");
+    files.write(
+        "vendor.avsc",
+        r#"{"type": "record", "name": "Vendor", "fields": [{"name": "vendor_id", "type": "int"}, {"name": "name", "type": "string"}]}"#,
+    );
+    let of_vendors = "vendors=vendor.avsc";
+    let args = ["jobs/joined.sql", "--schema", TRIPS, "--schema", of_vendors];
+    let output = files.run(&[["check"].as_slice(), &args].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let output = files.run(&[["explain"].as_slice(), &args].concat());
+    let text = stdout(&output);
+    for part in [
+        "reference table  vendors, key: of its row; values in Avro",
+        "lookup           zones as z on z.cell = h3_cell(t.dropoff_latitude, t.dropoff_longitude, 8): its columns are null without a match",
+        "zones.csv, read at the start; key: cell; reads: borough",
+        "lookup           vendors as v on v.vendor_id = t.vendor_id: rows without a match are left out",
+        "topic vendors, live: read to its end before the first row, then followed; key: vendor_id; reads: name",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(text.find("lookup").unwrap() < text.find("aggregate").unwrap());
+    let output = files.run(&[["explain", "--json"].as_slice(), &args].concat());
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let lookups = &json["queries"][0]["scan"]["lookups"];
+    assert_eq!(lookups[0]["live"], false);
+    assert_eq!(lookups[1]["table"], "vendors");
+    assert_eq!(lookups[1]["join"], "inner");
+
+    let output = files.run(&["check", "jobs/joined.sql", "--schema", TRIPS]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("the columns of the topic vendors are not known")
+            && text.contains("--> jobs/joined.sql:3:46"),
+        "{text}"
+    );
+
+    files.write(
+        "jobs/zones.csv",
+        "cell,zone,borough\n88,East,Queens\n88,West,Kings\n",
+    );
+    let output = files.run(&[["check"].as_slice(), &args].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    for part in [
+        "jobs/zones.csv, line 3, column cell: the key is that of line 2 too",
+        "--> jobs/joined.sql:2:",
+        "keep one of them",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}

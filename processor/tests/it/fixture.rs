@@ -1,6 +1,7 @@
 //! A log with trips on it, a job over them, and what the job must come to.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ pub struct Fixture {
     pub log: Arc<EmbeddedLog>,
     pub clock: Arc<ManualClock>,
     pub registry: Arc<dyn Registry>,
+    /// Where the paths of jobs begin.
+    pub folder: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -123,6 +126,7 @@ impl Fixture {
             log,
             clock,
             registry,
+            folder: PathBuf::new(),
             _dir: dir,
         }
     }
@@ -209,6 +213,7 @@ impl Fixture {
         Options {
             job: JobOptions {
                 sql,
+                folder: self.folder.clone(),
                 application_id: APPLICATION.into(),
                 shards: 2,
                 mask_salt: b"salt".to_vec(),
@@ -236,6 +241,7 @@ impl Fixture {
             ready: runtime::telemetry::Readiness::new().condition("state"),
             state_memory_bytes: 256 * 1024 * 1024,
             spill_dir: std::env::temp_dir(),
+            tables_ready: runtime::telemetry::Readiness::new().condition("reference tables"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use runtime::log::Log;
@@ -127,9 +127,11 @@ fn a_json_topic_gives_what_an_avro_topic_gives_and_bad_records_name_their_field(
 }
 
 /// A registry that can be away when it is asked for a number.
-struct Away {
-    registry: Arc<dyn Registry>,
-    away: AtomicBool,
+pub struct Away {
+    pub registry: Arc<dyn Registry>,
+    pub away: AtomicBool,
+    /// How often it was asked while it was away.
+    pub asked: AtomicU64,
 }
 
 impl Registry for Away {
@@ -139,6 +141,7 @@ impl Registry for Away {
 
     fn by_id(&self, id: SchemaId) -> Result<Arc<str>, RegistryError> {
         if self.away.load(Ordering::SeqCst) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             return Err(RegistryError::Unavailable {
                 address: "test".into(),
                 detail: "it is away".into(),
@@ -167,6 +170,7 @@ fn an_unknown_schema_is_a_dead_letter_only_after_the_registry_has_answered() {
     let registry = Arc::new(Away {
         registry: Arc::clone(&fixture.registry),
         away: AtomicBool::new(true),
+        asked: AtomicU64::new(0),
     });
     let mut options = fixture.options(job_sql("1 minute", ""));
     options.registry = Arc::clone(&registry) as _;

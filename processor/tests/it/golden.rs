@@ -33,7 +33,8 @@ fn folder() -> PathBuf {
 }
 
 fn fixture() -> Fixture {
-    let fixture = Fixture::new(2);
+    let mut fixture = Fixture::new(2);
+    fixture.folder = folder();
     let (id, schema) = (
         fixture
             .registry

@@ -8,6 +8,7 @@ mod crash;
 mod fixture;
 mod foreign;
 mod golden;
+mod lookup;
 mod refusals;
 mod snapshots;
 mod time;

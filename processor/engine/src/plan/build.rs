@@ -1,21 +1,23 @@
 //! From a job's statements to its queries: the logical plan, taken apart and checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::Expr;
 use datafusion_expr::expr::AggregateFunction;
 
+use super::check::key_type;
 use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
 use super::parts::{Parts, take_apart};
-use super::{FORMAT, Query, Settings, Spread, check, limits, risk, rows};
+use super::{Query, Settings, check, limits, lookups, names, risk, rows};
 use crate::functions;
 use crate::functions::mask::{Mask, MaskCoordinate};
-use crate::sql::{Emit, Insert, JobError, Location, Script, Sink, Source, suggest};
+use crate::sql::{
+    Emit, Insert, JobError, Location, ReferenceTable, Script, Sink, Source, TableOrigin, suggest,
+};
 use crate::window::Window;
 
 pub(super) fn plan(
@@ -34,6 +36,23 @@ pub(super) fn plan(
             )),
         }
     }
+    for table in script.tables.values() {
+        match (schemas.get(&table.name), &table.origin) {
+            (Some(columns), _) => check::reference_table(table, columns, &mut errors),
+            (None, TableOrigin::Topic { topic, .. }) => errors.push(JobError::new(
+                table.origin_at,
+                format!("the columns of the topic {topic} are not known"),
+                format!("register a schema for the subject {topic}-value"),
+            )),
+            // Whoever could not read the file has said why.
+            (None, TableOrigin::Csv(path) | TableOrigin::Parquet(path)) => {
+                errors.push(JobError::bare(
+                    table.origin_at,
+                    format!("the columns of {path} are not known"),
+                ))
+            }
+        }
+    }
     let mut queries = Vec::new();
     for insert in &script.inserts {
         let (Some(source), Some(sink), Some(columns)) = (
@@ -44,7 +63,13 @@ pub(super) fn plan(
             continue;
         };
         let before = errors.len();
-        check::columns(insert, columns, &mut errors);
+        if insert.joins.iter().any(|join| {
+            let table = script.tables.get(&join.table);
+            table.is_none_or(|table| !has_key(table, schemas.get(&table.name)))
+        }) {
+            continue;
+        }
+        names::check(insert, schemas, &mut errors);
         if errors.len() > before || columns.field_with_name(&source.event_time).is_err() {
             continue;
         }
@@ -54,6 +79,7 @@ pub(super) fn plan(
             source,
             sink,
             columns,
+            schemas,
             settings,
         };
         match job.query() {
@@ -75,13 +101,20 @@ pub(super) struct Job<'a> {
     pub(super) source: &'a Source,
     pub(super) sink: &'a Sink,
     pub(super) columns: &'a SchemaRef,
+    /// Those of all sources and reference tables, by name.
+    pub(super) schemas: &'a BTreeMap<String, SchemaRef>,
     pub(super) settings: &'a Settings,
 }
 
 impl Job<'_> {
     fn query(&self) -> Result<Query, Vec<JobError>> {
         let windowed = self.insert.window.is_some_and(Window::is_bounded);
-        let context = Context::new(&self.insert.source, self.columns, windowed);
+        let references = self
+            .script
+            .tables
+            .keys()
+            .filter_map(|name| self.schemas.get_key_value(name));
+        let context = Context::new(&self.insert.source, self.columns, windowed, references);
         let plan = context
             .plan((*self.insert.query).clone())
             .map_err(|error| check::locate(self.insert, &context, &error))?;
@@ -98,10 +131,11 @@ impl Job<'_> {
                 help,
             )]);
         };
+        let lookups = lookups::of(self, &parts.relations)?;
         let mut errors = Vec::new();
         let window = self.window(&mut errors);
         let columns = self.group_columns(&parts, &mut errors);
-        limits::check(self, &parts, &columns, window, &mut errors);
+        limits::check(self, &parts, &lookups, &columns, window, &mut errors);
         self.key(&parts, &columns, &mut errors);
         self.risks(&parts, &mut errors);
         self.calls(&parts, &mut errors);
@@ -109,7 +143,8 @@ impl Job<'_> {
         if !errors.is_empty() {
             return Err(errors);
         }
-        self.compile(parts, columns, masks, window).map_err(failed)
+        self.compile(parts, columns, masks, window, lookups)
+            .map_err(failed)
     }
 
     /// The windows, with what the sink says of them.
@@ -353,47 +388,15 @@ impl Job<'_> {
     fn call_at(&self, function: &str) -> Location {
         check::call_at(&self.insert.query, function).unwrap_or(self.insert.at)
     }
+}
 
-    /// One line per thing that partial rows depend on. What only the results depend on (HAVING, the SELECT list's
-    /// arithmetic) may change while state lives.
-    pub(super) fn fingerprint(&self, partial: &Schema, window: Window, spread: Spread) -> String {
-        let mut text = format!("format {FORMAT}\n");
-        let mut line = |name: &str, value: &str| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name} {value}");
-        };
-        line("topic", &self.source.topic);
-        line("event time", &self.source.event_time);
-        line("windows", &window.text());
-        if window.is_bounded() {
-            line("grace", &format!("{} ms", self.sink.grace.as_millis()));
-        }
-        if spread != Spread::Key {
-            line("spread", &format!("{spread:?}").to_lowercase());
-        }
-        if let Some(select) = check::select(&self.insert.query) {
-            line(
-                "where",
-                &select
-                    .selection
-                    .as_ref()
-                    .map_or_else(|| "true".to_owned(), ToString::to_string),
-            );
-            for group in check::group_texts(select) {
-                line("group by", &group);
-            }
-            for aggregate in check::aggregate_texts(select) {
-                line("aggregate", &aggregate);
-            }
-        }
-        for field in partial.fields() {
-            line(
-                "partial",
-                &format!("{} {}", field.name(), field.data_type()),
-            );
-        }
-        text
-    }
+/// Whether a table's columns are known, with those of its key: otherwise that is said already.
+fn has_key(table: &ReferenceTable, columns: Option<&SchemaRef>) -> bool {
+    let usable = |columns: &SchemaRef, key: &String| {
+        let field = columns.field_with_name(key);
+        field.is_ok_and(|field| key_type(field.data_type()))
+    };
+    columns.is_some_and(|columns| table.key.iter().all(|key| usable(columns, key)))
 }
 
 fn window_column(group: &Expr) -> Option<GroupColumn> {
@@ -402,13 +405,4 @@ fn window_column(group: &Expr) -> Option<GroupColumn> {
         Expr::Column(column) if column.name == WINDOW_COLUMNS[1] => Some(GroupColumn::WindowEnd),
         _ => None,
     }
-}
-
-/// Floating-point numbers are left out: 0.0 and -0.0 or two NaNs would be one group here and two elsewhere.
-fn key_type(data_type: &DataType) -> bool {
-    data_type.is_integer()
-        || matches!(
-            data_type,
-            DataType::Utf8 | DataType::Boolean | DataType::Timestamp(..) | DataType::Date32
-        )
 }

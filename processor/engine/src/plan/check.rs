@@ -1,15 +1,15 @@
-//! What can be told of a query once its source's columns are known, each thing where it stands in the text.
+//! What can be told of a job once its columns are known, each thing where it stands in the text.
 
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion_common::DataFusionError;
 use datafusion_sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor,
+    Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, Value, Visit, Visitor,
 };
 
 use super::context::{Context, WINDOW_COLUMNS};
-use crate::sql::{Insert, JobError, Location, Script, Source, suggest};
+use crate::sql::{Insert, JobError, Location, ReferenceTable, Script, Source, suggest};
 use crate::window::Window;
 
 /// The SELECT of an INSERT: the parser has let nothing else through.
@@ -58,19 +58,61 @@ pub(super) fn event_time(
         }
         Ok(_) => {}
     }
-    for name in WINDOW_COLUMNS {
-        if columns.field_with_name(name).is_ok() {
-            let what = format!(
-                "the source {} has a column {name}, the name of a window's own column",
-                source.name
-            );
+    window_columns(
+        &format!("the source {}", source.name),
+        source.at,
+        columns,
+        errors,
+    );
+}
+
+fn window_columns(name: &str, at: Location, columns: &Schema, errors: &mut Vec<JobError>) {
+    for column in WINDOW_COLUMNS {
+        if columns.field_with_name(column).is_ok() {
             errors.push(JobError::new(
-                source.at,
-                what,
-                "rename it in the query that writes the topic, with AS, or in the topic's schema",
+                at,
+                format!("{name} has a column {column}, the name of a window's own column"),
+                "rename it in the query that writes the topic, with AS, or in the schema",
             ));
         }
     }
+}
+
+/// Checks a reference table's columns and key.
+pub(super) fn reference_table(
+    table: &ReferenceTable,
+    columns: &Schema,
+    errors: &mut Vec<JobError>,
+) {
+    let name = format!("the reference table {}", table.name);
+    window_columns(&name, table.at, columns, errors);
+    for key in &table.key {
+        match columns.field_with_name(key) {
+            Err(_) => errors.push(JobError::new(
+                table.key_at,
+                format!("{name} has no column {key}"),
+                suggest::help(key, names(columns)),
+            )),
+            Ok(field) if !key_type(field.data_type()) => errors.push(JobError::new(
+                table.key_at,
+                format!(
+                    "{key} cannot be a key: it is {}",
+                    type_name(field.data_type())
+                ),
+                "a key is made of integers, texts, booleans, dates or timestamps",
+            )),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Floating-point numbers are left out: 0.0 and -0.0 or two NaNs would be one key here and two elsewhere.
+pub(super) fn key_type(data_type: &DataType) -> bool {
+    data_type.is_integer()
+        || matches!(
+            data_type,
+            DataType::Utf8 | DataType::Boolean | DataType::Timestamp(..) | DataType::Date32
+        )
 }
 
 fn names(columns: &Schema) -> impl Iterator<Item = &str> {
@@ -88,114 +130,11 @@ pub(super) fn type_name(data_type: &DataType) -> String {
     }
 }
 
-/// Checks that every column that a query names is there.
-pub(super) fn columns(insert: &Insert, columns: &Schema, errors: &mut Vec<JobError>) {
-    let Some(select) = select(&insert.query) else {
-        return;
-    };
-    let mut known: Vec<&str> = names(columns).collect();
-    if insert.window.is_some_and(Window::is_bounded) {
-        known.extend(WINDOW_COLUMNS);
-    }
-    let mut qualifier = insert.source.clone();
-    if let Some(TableFactor::Table {
-        alias: Some(alias), ..
-    }) = select.from.first().map(|table| &table.relation)
-    {
-        qualifier = normal(&alias.name);
-    }
-    let mut visitor = Names {
-        known: &known,
-        qualifier: &qualifier,
-        at: insert.at,
-        errors,
-    };
-    for item in &select.projection {
-        let _ = item.visit(&mut visitor);
-    }
-    let _ = select.selection.visit(&mut visitor);
-    let aliases: Vec<String> = select
-        .projection
-        .iter()
-        .filter_map(|item| match item {
-            SelectItem::ExprWithAlias { alias, .. } => Some(normal(alias)),
-            _ => None,
-        })
-        .collect();
-    known.extend(aliases.iter().map(String::as_str));
-    let mut visitor = Names {
-        known: &known,
-        qualifier: &qualifier,
-        at: insert.at,
-        errors,
-    };
-    let _ = select.group_by.visit(&mut visitor);
-    let _ = select.having.visit(&mut visitor);
-    let _ = insert.query.order_by.visit(&mut visitor);
-}
-
 pub(super) fn normal(ident: &Ident) -> String {
     if ident.quote_style.is_some() {
         ident.value.clone()
     } else {
         ident.value.to_lowercase()
-    }
-}
-
-struct Names<'a> {
-    known: &'a [&'a str],
-    qualifier: &'a str,
-    at: Location,
-    errors: &'a mut Vec<JobError>,
-}
-
-impl Visitor for Names<'_> {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let ident = match expr {
-            Expr::Identifier(ident) => ident,
-            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                [qualifier, ident] if normal(qualifier) == self.qualifier => ident,
-                [qualifier, ..] => {
-                    let at = Location::of(expr, self.at);
-                    let help = format!("write {} or leave it out", self.qualifier);
-                    self.errors.push(JobError::new(
-                        at,
-                        format!("there is no source {qualifier} here"),
-                        help,
-                    ));
-                    return ControlFlow::Continue(());
-                }
-                [] => return ControlFlow::Continue(()),
-            },
-            _ => return ControlFlow::Continue(()),
-        };
-        let name = normal(ident);
-        if WINDOW_COLUMNS.contains(&name.as_str()) && !self.known.contains(&name.as_str()) {
-            self.errors.push(JobError::new(
-                ident.span.start.into(),
-                format!("{name} is a window's, and the query has no windows"),
-                format!(
-                    "write FROM TUMBLE({}, event_time, INTERVAL '1 hour')",
-                    self.qualifier
-                ),
-            ));
-            return ControlFlow::Continue(());
-        }
-        if !self.known.contains(&name.as_str()) {
-            let at = Location::from(ident.span.start);
-            let mut help = suggest::help(&name, self.known.iter().copied());
-            if ident.quote_style == Some('"') && !help.starts_with("did") {
-                help = format!("a text stands in single quotes: '{name}'");
-            }
-            self.errors.push(JobError::new(
-                at,
-                format!("there is no column {name}"),
-                help,
-            ));
-        }
-        ControlFlow::Continue(())
     }
 }
 
@@ -217,6 +156,11 @@ pub(super) fn locate(insert: &Insert, context: &Context, error: &DataFusionError
             help,
         }];
     }
+    for (place, join) in insert.joins.iter().enumerate() {
+        if let Err(error) = context.plan(joined_up_to(insert, place)) {
+            return vec![JobError::bare(join.on_at, message(&error))];
+        }
+    }
     let mut found = Vec::new();
     for (at, part) in parts(insert) {
         if let Err(error) = context.plan(part) {
@@ -227,6 +171,21 @@ pub(super) fn locate(insert: &Insert, context: &Context, error: &DataFusionError
         found.push(JobError::bare(insert.at, message(error)));
     }
     found
+}
+
+/// The query's FROM up to one of its joins, and nothing else.
+fn joined_up_to(insert: &Insert, place: usize) -> Query {
+    let mut query = (*insert.query).clone();
+    (query.order_by, query.limit_clause) = (None, None);
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        (select.selection, select.having) = (None, None);
+        select.group_by = GroupByExpr::Expressions(vec![], vec![]);
+        select.projection = vec![SelectItem::UnnamedExpr(Expr::value(Value::Null))];
+        if let Some(from) = select.from.first_mut() {
+            from.joins.truncate(place + 1);
+        }
+    }
+    query
 }
 
 /// The query with one column of its SELECT list each, with WHERE alone and with HAVING alone.

@@ -19,6 +19,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::build::Job;
 use super::groups::{Aggregate, Fragments, GroupColumn, Top};
+use super::lookups::{Lookup, compiled, described, simplified_keys};
 use super::parts::Parts;
 use super::reads::Reads;
 use super::score::Scores;
@@ -33,6 +34,7 @@ impl Job<'_> {
         group_columns: Vec<GroupColumn>,
         masks: Vec<Option<Mask>>,
         window: Window,
+        lookups: Vec<Lookup>,
     ) -> Result<Query> {
         let simplified = |expr: &Expr| simplify(expr.clone(), &parts.source);
         let filter = parts.filter.as_ref().map(simplified).transpose()?;
@@ -72,23 +74,21 @@ impl Job<'_> {
             .collect();
 
         let behind: Vec<&Expr> = keys.iter().copied().chain(&aggregates).collect();
-        let Reads {
-            input,
-            windowed: windowed_df,
-            kept,
-            kept_schema: kept_df,
-        } = Reads::of(self, &parts.source, &behind, filter.as_ref())?;
+        let lookups = simplified_keys(lookups, &parts.source)?;
+        let reads = Reads::of(self, &parts.source, &lookups, &behind, filter)?;
+        let joins = compiled(&lookups, &reads)?;
+        let (input, kept_df) = (&reads.input, &reads.kept_schema);
 
         let key_exprs = keys
             .iter()
-            .map(|key| physical(key, &kept_df))
+            .map(|key| physical(key, kept_df))
             .collect::<Result<Vec<_>>>()?;
         let compiled = aggregates
             .iter()
             .zip(masks)
             .enumerate()
             .map(|(position, (aggregate, mask))| {
-                compile_aggregate(aggregate, position, mask, &kept_df)
+                compile_aggregate(aggregate, position, mask, kept_df)
             })
             .collect::<Result<Vec<_>>>()?;
         let group_fields = group_fields(&keys, &key_exprs, kept_df.as_arrow())?;
@@ -171,7 +171,8 @@ impl Job<'_> {
             (Some(_), Window::Tumbling { .. }) => Spread::Window,
             (Some(_), _) => Spread::One,
         };
-        let fingerprint = self.fingerprint(&partial, window, spread);
+        let described = described(&lookups, &reads);
+        let fingerprint = self.fingerprint(&partial, window, spread, &described);
         let sort_fields: Vec<SortField> = group_fields[1..]
             .iter()
             .map(|field| SortField::new(field.data_type().clone()))
@@ -184,12 +185,11 @@ impl Job<'_> {
             event_time: input.index_of(&self.source.event_time)?,
             window: Some(window),
             key_rows,
-            filter: filter
-                .as_ref()
-                .map(|filter| physical(filter, &windowed_df))
-                .transpose()?,
-            windowed: Arc::clone(windowed_df.inner()),
-            kept,
+            filter: conditioned(reads.filter.as_ref(), &reads.windowed)?,
+            joined_filter: conditioned(reads.joined_filter.as_ref(), reads.before(lookups.len()))?,
+            lookups: joins,
+            windowed: Arc::clone(reads.windowed.inner()),
+            kept: reads.kept,
             kept_schema: Arc::clone(kept_df.inner()),
             keys: key_exprs,
             group_schema: Arc::new(Schema::new(group_fields)),
@@ -201,15 +201,16 @@ impl Job<'_> {
             having,
             top,
             projection,
-            input: Arc::clone(&input),
+            input: Arc::clone(input),
         };
         Ok(Query {
             name: self.sink.name.clone(),
             source: self.source.clone(),
+            lookups: described,
             sink: self.sink.clone(),
             window: Some(window),
             spread,
-            input,
+            input: reads.input,
             partial,
             keys: fragments.keys.len(),
             output: Arc::new(Schema::new(output)),
@@ -217,6 +218,16 @@ impl Job<'_> {
             fragments: Arc::new(fragments),
         })
     }
+}
+
+/// A condition, if there is one.
+pub(super) fn conditioned(
+    condition: Option<&Expr>,
+    schema: &DFSchema,
+) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    condition
+        .map(|condition| physical(condition, schema))
+        .transpose()
 }
 
 /// Folds constants and removes what changes nothing.
@@ -266,8 +277,13 @@ fn group_fields(
 ) -> Result<Vec<FieldRef>> {
     let mut fields = vec![Arc::new(Field::new(WINDOW_START, DataType::Int64, false))];
     for (key, expr) in keys.iter().zip(compiled) {
+        let mut name = unqualified(key);
+        // Columns of two tables can have one name.
+        if fields.iter().any(|field| *field.name() == name) {
+            name = key.to_string();
+        }
         fields.push(Arc::new(Field::new(
-            unqualified(key),
+            name,
             expr.data_type(schema)?,
             expr.nullable(schema)?,
         )));

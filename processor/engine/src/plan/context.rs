@@ -1,5 +1,6 @@
-//! The planner's view of a job: one source's columns and the functions.
+//! The planner's view of a query: the columns of its source and of its reference tables, and the functions.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -31,38 +32,49 @@ static PLANNERS: LazyLock<Vec<Arc<dyn ExprPlanner>>> = LazyLock::new(|| {
     ]
 });
 
-/// A source with its window columns.
+/// A source with its window columns, and reference tables.
 #[derive(Debug)]
 pub(super) struct Context {
     name: String,
-    table: Arc<Windowed>,
+    table: Arc<Columns>,
+    references: BTreeMap<String, Arc<Columns>>,
     options: ConfigOptions,
 }
 
 #[derive(Debug)]
-struct Windowed {
+struct Columns {
     schema: SchemaRef,
 }
 
-impl TableSource for Windowed {
+impl TableSource for Columns {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 }
 
 impl Context {
-    /// `windowed`: whether the source has window columns.
-    pub(super) fn new(name: &str, columns: &Schema, windowed: bool) -> Self {
+    /// `windowed`: whether the source has window columns. `references` are reference tables and their columns.
+    pub(super) fn new<'a>(
+        name: &str,
+        columns: &Schema,
+        windowed: bool,
+        references: impl IntoIterator<Item = (&'a String, &'a SchemaRef)>,
+    ) -> Self {
         let mut fields: Vec<Arc<Field>> = columns.fields().iter().cloned().collect();
         if windowed {
             fields.extend(window_fields());
         }
-        let table = Arc::new(Windowed {
+        let table = Arc::new(Columns {
             schema: Arc::new(Schema::new(fields)),
+        });
+        let references = references.into_iter().map(|(name, schema)| {
+            let schema = Arc::clone(schema);
+            (name.clone(), Arc::new(Columns { schema }))
         });
         Self {
             name: name.to_owned(),
             table,
+            references: references.collect(),
             options: ConfigOptions::default(),
         }
     }
@@ -95,10 +107,15 @@ pub(super) fn window_fields() -> [Arc<Field>; 2] {
 
 impl ContextProvider for Context {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        if name.table() != self.name {
-            return plan_err!("there is no source {name}");
+        let table = if name.table() == self.name {
+            Some(&self.table)
+        } else {
+            self.references.get(name.table())
+        };
+        match table {
+            Some(table) => Ok(Arc::clone(table) as _),
+            None => plan_err!("there is no source or reference table {name}"),
         }
-        Ok(Arc::clone(&self.table) as _)
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -29,9 +29,13 @@ pub(super) struct Fragments {
     pub(super) window: Option<Window>,
     /// [`Fragments::input`] and, if some expression needs them, window_start and window_end.
     pub(super) windowed: SchemaRef,
-    /// Over [`Fragments::windowed`].
+    /// What of WHERE the source alone decides, over [`Fragments::windowed`].
     pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
-    /// The columns of [`Fragments::windowed`] that keys and aggregates read: only these survive the filter.
+    /// What the rows are joined with then, in order.
+    pub(super) lookups: Vec<Lookup>,
+    /// The rest of WHERE, over the columns after the last lookup.
+    pub(super) joined_filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The columns after the last lookup that keys and aggregates read: only these survive the filters.
     pub(super) kept: Vec<usize>,
     /// Those columns.
     pub(super) kept_schema: SchemaRef,
@@ -58,6 +62,18 @@ pub(super) struct Fragments {
     pub(super) top: Option<Top>,
     /// The SELECT list, over [`Fragments::grouped`].
     pub(super) projection: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+/// A join with a reference table.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) table: String,
+    /// Whether rows without a match are left out.
+    pub(super) inner: bool,
+    /// What the columns of the table's key are to be, over the columns before.
+    pub(super) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// The columns before, and those of the table that something reads.
+    pub(super) joined: SchemaRef,
 }
 
 /// The first rows of each window in some order.

@@ -5,6 +5,7 @@ use datafusion_expr::Expr;
 use super::build::Job;
 use super::context::WINDOW_COLUMNS;
 use super::groups::GroupColumn;
+use super::lookups::Lookup;
 use super::parts::Parts;
 use super::{check, score};
 use crate::functions::anomaly::AnomalyScore;
@@ -15,6 +16,7 @@ use crate::window::Window;
 pub(super) fn check(
     job: &Job<'_>,
     parts: &Parts,
+    lookups: &[Lookup],
     columns: &[GroupColumn],
     window: Window,
     errors: &mut Vec<JobError>,
@@ -25,7 +27,12 @@ pub(super) fn check(
         .iter()
         .zip(columns)
         .filter_map(|(group, column)| matches!(column, GroupColumn::Key(_)).then_some(group));
-    let scanned: Vec<&Expr> = keys.chain(&parts.aggregates).chain(&parts.filter).collect();
+    let looked_up = lookups.iter().flat_map(|lookup| &lookup.keys);
+    let scanned: Vec<&Expr> = keys
+        .chain(&parts.aggregates)
+        .chain(&parts.filter)
+        .chain(looked_up)
+        .collect();
     let uses_window = scanned
         .iter()
         .flat_map(|expr| expr.column_refs())

@@ -6,7 +6,9 @@ use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DFSchemaRef, Result};
 use datafusion_expr::{Expr, FetchType, LogicalPlan, SortExpr};
 
-/// SELECT list over HAVING over the aggregate over WHERE over the source.
+use super::lookups::{Relations, relations};
+
+/// SELECT list over HAVING over the aggregate over WHERE over the source and its joins.
 pub(super) struct Parts {
     /// ORDER BY … LIMIT, over groups and aggregates.
     pub(super) top: Option<(Vec<SortExpr>, usize)>,
@@ -17,7 +19,9 @@ pub(super) struct Parts {
     pub(super) aggregates: Vec<Expr>,
     pub(super) grouped: DFSchemaRef,
     pub(super) filter: Option<Expr>,
+    /// The columns of the source, then those of the reference tables.
     pub(super) source: DFSchemaRef,
+    pub(super) relations: Relations,
 }
 
 /// Takes a plan apart; `None` if it has another shape.
@@ -54,12 +58,9 @@ pub(super) fn take_apart(plan: &LogicalPlan) -> Result<Option<Parts>> {
         LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
         other => (None, other),
     };
-    if !matches!(
-        below,
-        LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)
-    ) {
+    let Some(relations) = relations(below) else {
         return Ok(None);
-    }
+    };
     let top = match (limit, sort) {
         (None, None) => None,
         (Some(limit), Some(sort)) => {
@@ -104,7 +105,8 @@ pub(super) fn take_apart(plan: &LogicalPlan) -> Result<Option<Parts>> {
         aggregates: aggregate.aggr_expr.clone(),
         grouped: Arc::clone(&aggregate.schema),
         filter,
-        source: Arc::clone(below.schema()),
+        source: Arc::clone(&relations.schema),
+        relations,
     }))
 }
 

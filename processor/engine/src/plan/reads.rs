@@ -1,88 +1,143 @@
-//! What a query reads of its source: only the columns that some expression needs.
+//! What a query reads of its source and of its reference tables: only the columns that some expression needs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use datafusion_common::{DFSchema, DFSchemaRef, Result, TableReference};
+use datafusion_common::{Column, DFSchema, DFSchemaRef, Result, TableReference};
 use datafusion_expr::Expr;
+use datafusion_expr::utils::{conjunction, split_conjunction_owned};
 
 use super::build::Job;
 use super::context::{WINDOW_COLUMNS, window_fields};
+use super::lookups::Lookup;
 
 pub(super) struct Reads {
     /// The columns of source batches, event time among them.
     pub(super) input: SchemaRef,
     /// These, and the window's columns if some expression needs them.
     pub(super) windowed: DFSchema,
-    /// Which of them something behind the filter reads.
+    /// What of WHERE the source alone decides.
+    pub(super) filter: Option<Expr>,
+    /// [`Reads::windowed`] and the tables' columns, after each lookup.
+    pub(super) joined: Vec<DFSchema>,
+    /// The rest of WHERE, over the last of them.
+    pub(super) joined_filter: Option<Expr>,
+    /// Which of all these columns something behind the filters reads.
     pub(super) kept: Vec<usize>,
     /// Those.
     pub(super) kept_schema: DFSchema,
 }
 
+type Qualified = (Option<TableReference>, FieldRef);
+
 impl Reads {
-    /// `behind` are the expressions behind the filter.
+    /// `all` has the columns of the source and of the tables that `lookups` join; `behind` are the expressions behind the
+    /// filter.
     pub(super) fn of(
         job: &Job<'_>,
-        source: &DFSchemaRef,
+        all: &DFSchemaRef,
+        lookups: &[Lookup],
         behind: &[&Expr],
-        filter: Option<&Expr>,
+        filter: Option<Expr>,
     ) -> Result<Self> {
+        let source = all.qualified_field(0).0.cloned();
+        let of_source = |condition: &Expr| {
+            condition
+                .column_refs()
+                .iter()
+                .all(|column| column.relation.is_none() || column.relation == source)
+        };
+        let (early, late): (Vec<Expr>, Vec<Expr>) = match filter {
+            // A condition that the source alone decides spares its rows the lookup.
+            Some(filter) if !lookups.is_empty() => split_conjunction_owned(filter)
+                .into_iter()
+                .partition(of_source),
+            filter => (filter.into_iter().collect(), vec![]),
+        };
         let read = Columns::of(behind.iter().copied());
-        let all = Columns::of(behind.iter().copied().chain(filter));
+        let keys = lookups.iter().flat_map(|lookup| &lookup.keys);
+        let needed = Columns::of(
+            behind
+                .iter()
+                .copied()
+                .chain(&early)
+                .chain(&late)
+                .chain(keys),
+        );
         let input: Vec<FieldRef> = job
             .columns
             .fields()
             .iter()
-            .filter(|field| all.has(field.name()) || *field.name() == job.source.event_time)
+            .filter(|field| {
+                needed.has(source.as_ref(), field.name()) || *field.name() == job.source.event_time
+            })
             .cloned()
             .collect();
-        let input = Arc::new(Schema::new(input));
-        let mut windowed: Vec<FieldRef> = input.fields().iter().cloned().collect();
-        if WINDOW_COLUMNS.iter().any(|name| all.has(name)) {
-            windowed.extend(window_fields());
-        }
-        let kept: Vec<usize> = (0..windowed.len())
-            .filter(|column| read.has(windowed[*column].name()))
-            .collect();
-        let qualifier = source.qualified_field(0).0.cloned();
-        let kept_fields: Vec<FieldRef> = kept
+        let mut fields: Vec<Qualified> = input
             .iter()
-            .map(|column| Arc::clone(&windowed[*column]))
+            .map(|field| (source.clone(), Arc::clone(field)))
             .collect();
+        if WINDOW_COLUMNS
+            .iter()
+            .any(|name| needed.has(source.as_ref(), name))
+        {
+            fields.extend(window_fields().map(|field| (source.clone(), field)));
+        }
+        let windowed = schema(&fields)?;
+        let mut joined = Vec::new();
+        for lookup in lookups {
+            let of_table = all.iter().filter(|(qualifier, field)| {
+                *qualifier == Some(&lookup.qualifier) && needed.has(*qualifier, field.name())
+            });
+            fields
+                .extend(of_table.map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))));
+            joined.push(schema(&fields)?);
+        }
+        let kept: Vec<usize> = (0..fields.len())
+            .filter(|column| {
+                let (qualifier, field) = &fields[*column];
+                read.has(qualifier.as_ref(), field.name())
+            })
+            .collect();
+        let kept_fields: Vec<Qualified> =
+            kept.iter().map(|column| fields[*column].clone()).collect();
         Ok(Self {
-            input,
-            windowed: qualified(&windowed, qualifier.as_ref())?,
+            input: Arc::new(Schema::new(input)),
+            windowed,
+            filter: conjunction(early),
+            joined,
+            joined_filter: conjunction(late),
             kept,
-            kept_schema: qualified(&kept_fields, qualifier.as_ref())?,
+            kept_schema: schema(&kept_fields)?,
         })
     }
+
+    /// The columns before a lookup.
+    pub(super) fn before(&self, lookup: usize) -> &DFSchema {
+        match lookup.checked_sub(1) {
+            Some(last) => &self.joined[last],
+            None => &self.windowed,
+        }
+    }
 }
 
-fn qualified(fields: &[FieldRef], qualifier: Option<&TableReference>) -> Result<DFSchema> {
-    let fields = fields
-        .iter()
-        .map(|field| (qualifier.cloned(), Arc::clone(field)))
-        .collect();
-    DFSchema::new_with_metadata(fields, HashMap::new())
+fn schema(fields: &[Qualified]) -> Result<DFSchema> {
+    DFSchema::new_with_metadata(fields.to_vec(), HashMap::new())
 }
 
-/// The names of the columns that some expressions read.
-struct Columns(BTreeSet<String>);
+/// The columns that some expressions read.
+struct Columns<'a>(HashSet<&'a Column>);
 
-impl Columns {
-    fn of<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Self {
-        Self(
-            exprs
-                .into_iter()
-                .flat_map(Expr::column_refs)
-                .map(|column| column.name.clone())
-                .collect(),
-        )
+impl<'a> Columns<'a> {
+    fn of(exprs: impl IntoIterator<Item = &'a Expr>) -> Self {
+        Self(exprs.into_iter().flat_map(Expr::column_refs).collect())
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
+    fn has(&self, qualifier: Option<&TableReference>, name: &str) -> bool {
+        self.0.iter().any(|column| {
+            column.name == name
+                && (column.relation.is_none() || column.relation.as_ref() == qualifier)
+        })
     }
 }

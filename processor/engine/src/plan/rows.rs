@@ -1,14 +1,15 @@
-//! A query without groups: SELECT … FROM source WHERE …, a result for each row.
+//! A query without groups: SELECT … FROM source [JOIN …] WHERE …, a result for each row.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion_common::Result;
+use datafusion_common::{DFSchemaRef, Result};
 use datafusion_expr::{Expr, LogicalPlan};
 
 use super::build::Job;
-use super::compile::{physical, simplify};
+use super::compile::{conditioned, physical, simplify};
 use super::groups::Fragments;
+use super::lookups::{self, Lookup, compiled, described, relations, simplified_keys};
 use super::reads::Reads;
 use super::{FORMAT, Query, Spread, WINDOW_START, check, score};
 use crate::functions::anomaly::AnomalyScore;
@@ -24,12 +25,10 @@ pub(super) fn plan(job: &Job<'_>, plan: &LogicalPlan) -> Result<Query, Vec<JobEr
         LogicalPlan::Filter(filter) => (Some(filter.predicate.clone()), filter.input.as_ref()),
         other => (None, other),
     };
-    if !matches!(
-        below,
-        LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)
-    ) {
+    let Some(relations) = relations(below) else {
         return Err(shape(job));
-    }
+    };
+    let lookups = lookups::of(job, &relations)?;
     let names: Vec<&str> = projection
         .schema
         .fields()
@@ -75,8 +74,15 @@ pub(super) fn plan(job: &Job<'_>, plan: &LogicalPlan) -> Result<Query, Vec<JobEr
     if !errors.is_empty() {
         return Err(errors);
     }
-    compile(job, &projection.expr, filter, below, &names)
-        .map_err(|error| vec![JobError::bare(at, check::message(&error))])
+    compile(
+        job,
+        &projection.expr,
+        filter,
+        &relations.schema,
+        lookups,
+        &names,
+    )
+    .map_err(|error| vec![JobError::bare(at, check::message(&error))])
 }
 
 fn shape(job: &Job<'_>) -> Vec<JobError> {
@@ -91,21 +97,23 @@ fn compile(
     job: &Job<'_>,
     selected: &[Expr],
     filter: Option<Expr>,
-    source: &LogicalPlan,
+    schema: &DFSchemaRef,
+    lookups: Vec<Lookup>,
     names: &[&str],
 ) -> Result<Query> {
-    let schema = source.schema();
     let simplified = |expr: &Expr| simplify(expr.clone(), schema);
     let filter = filter.as_ref().map(simplified).transpose()?;
     let selected = selected
         .iter()
         .map(|expr| simplified(&expr.clone().unalias_nested().data))
         .collect::<Result<Vec<_>>>()?;
+    let lookups = simplified_keys(lookups, schema)?;
     let reads = Reads::of(
         job,
         schema,
+        &lookups,
         &selected.iter().collect::<Vec<_>>(),
-        filter.as_ref(),
+        filter,
     )?;
     let kept = reads.kept_schema.as_arrow();
     let keys = selected
@@ -120,6 +128,7 @@ fn compile(
             expr.nullable(kept)?,
         ));
     }
+    let described = described(&lookups, &reads);
     let partial = Arc::new(Schema::new(fields.clone()));
     fields.push(Field::new("version", DataType::Int64, false));
     fields.push(Field::new("is_final", DataType::Boolean, false));
@@ -127,10 +136,9 @@ fn compile(
         event_time: reads.input.index_of(&job.source.event_time)?,
         window: None,
         key_rows: None,
-        filter: filter
-            .as_ref()
-            .map(|filter| physical(filter, &reads.windowed))
-            .transpose()?,
+        filter: conditioned(reads.filter.as_ref(), &reads.windowed)?,
+        joined_filter: conditioned(reads.joined_filter.as_ref(), reads.before(lookups.len()))?,
+        lookups: compiled(&lookups, &reads)?,
         windowed: Arc::clone(reads.windowed.inner()),
         kept: reads.kept,
         kept_schema: Arc::clone(reads.kept_schema.inner()),
@@ -153,6 +161,7 @@ fn compile(
     Ok(Query {
         name: job.sink.name.clone(),
         source: job.source.clone(),
+        lookups: described,
         sink: job.sink.clone(),
         window: None,
         spread: Spread::Key,

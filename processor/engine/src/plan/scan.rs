@@ -7,17 +7,19 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::{FilterBuilder, FilterPredicate, concat_batches, prep_null_mask_filter};
+use arrow::compute::{FilterBuilder, concat_batches, prep_null_mask_filter};
 use arrow::datatypes::{
     DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result, exec_datafusion_err, internal_err};
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::groups::{Evaluated, Fragments, Groups, check_columns};
+use super::join::{Left, Opened};
 use super::{DeadRow, Scanned};
+use crate::reference::Tables;
 
 /// The zone of window_start and window_end, as arrow-avro names it.
 pub(super) const UTC: &str = "+00:00";
@@ -41,6 +43,8 @@ enum Origin {
 
 /// Where rows go: into groups, or out as they are.
 struct Into<'a> {
+    /// What they are looked up in.
+    tables: Vec<Opened<'a>>,
     groups: Groups<'a>,
     rows: Vec<Vec<ArrayRef>>,
     origins: Vec<u32>,
@@ -74,8 +78,14 @@ impl Rows {
 }
 
 impl Fragments {
-    pub(super) fn scan(&self, batches: &[RecordBatch], partial: &SchemaRef) -> Result<Scanned> {
+    pub(super) fn scan(
+        &self,
+        batches: &[RecordBatch],
+        tables: &Tables,
+        partial: &SchemaRef,
+    ) -> Result<Scanned> {
         let mut into = Into {
+            tables: self.opened(tables)?,
             groups: Groups::new(self)?,
             rows: Vec::new(),
             origins: Vec::new(),
@@ -245,7 +255,7 @@ impl Fragments {
         if count == 0 {
             return Ok(());
         }
-        match self.evaluate(rows) {
+        match self.evaluate(rows, &into.tables) {
             Ok(None) => scanned.filtered += count as u64,
             Ok(Some(evaluated)) => {
                 let kept = evaluated.groups[0].len();
@@ -280,41 +290,37 @@ impl Fragments {
         Ok(())
     }
 
-    /// `None` if the filter leaves no row.
-    fn evaluate(&self, rows: &Rows) -> Result<Option<Evaluated>> {
-        let mut starts: ArrayRef = Arc::new(Int64Array::new(rows.starts.clone(), None));
-        let mut passed = None;
-        let filter = match &self.filter {
-            Some(filter) => {
-                let mask = mask(filter, &rows.batch)?;
-                match mask.true_count() {
-                    0 => return Ok(None),
-                    kept if kept == mask.len() => None,
-                    _ => {
-                        if self.window.is_none() {
-                            // A batch has fewer rows than u32 can count: Arrow's own kernels index rows with it.
-                            passed =
-                                Some(mask.values().set_indices().map(|row| row as u32).collect());
-                        }
-                        Some(FilterBuilder::new(&mask).optimize().build())
-                    }
-                }
+    /// `None` if the filters leave no row.
+    fn evaluate(&self, rows: &Rows, tables: &[Opened<'_>]) -> Result<Option<Evaluated>> {
+        let mut left = Left {
+            batch: rows.batch.clone(),
+            starts: Arc::new(Int64Array::new(rows.starts.clone(), None)),
+            passed: None,
+            wants_passed: self.window.is_none(),
+        };
+        // Without lookups only what is read behind the filter goes through it.
+        if tables.is_empty() {
+            let keep = self.filter.as_ref().map(|filter| mask(filter, &left.batch));
+            left.read_only(&self.kept, &self.kept_schema)?;
+            if let Some(keep) = keep.transpose()? {
+                left.keep(&keep)?;
             }
-            None => None,
-        };
-        let keep = |column: &ArrayRef, filter: &Option<FilterPredicate>| match filter {
-            Some(filter) => filter.filter(column),
-            None => Ok(Arc::clone(column)),
-        };
-        starts = keep(&starts, &filter)?;
-        let columns = self
-            .kept
-            .iter()
-            .map(|column| keep(rows.batch.column(*column), &filter))
-            .collect::<Result<_, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(starts.len()));
-        let batch =
-            RecordBatch::try_new_with_options(Arc::clone(&self.kept_schema), columns, &options)?;
+        } else {
+            if let Some(filter) = &self.filter {
+                left.keep(&mask(filter, &left.batch)?)?;
+            }
+            self.look_up(&mut left, tables)?;
+            left.read_only(&self.kept, &self.kept_schema)?;
+        }
+        if left.starts.is_empty() {
+            return Ok(None);
+        }
+        let Left {
+            batch,
+            starts,
+            passed,
+            ..
+        } = left;
 
         let array =
             |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(&batch)?.into_array(batch.num_rows());

@@ -1,4 +1,4 @@
-//! `CREATE SOURCE name (column TYPE [NOT NULL], …)`: the columns of values that no schema describes.
+//! `CREATE … name (column TYPE [NOT NULL], …)`: the columns of values that no schema describes.
 
 use std::sync::Arc;
 
@@ -13,9 +13,11 @@ use super::{JobError, Location};
 /// The zone of instants, as arrow-avro names it.
 const UTC: &str = "+00:00";
 
-/// Reads the columns at the parser's position; `None` if there are none. Also says where they begin.
+/// Reads the columns at the parser's position; `None` if there are none. Also says where they begin. `kind` is what
+/// follows CREATE.
 pub(super) fn parse(
     parser: &mut Parser<'_>,
+    kind: &str,
     errors: &mut Vec<JobError>,
 ) -> Result<Option<(SchemaRef, Location)>, ParserError> {
     let start = parser.peek_token();
@@ -23,19 +25,20 @@ pub(super) fn parse(
         return Ok(None);
     }
     let at = Location::from(start.span.start);
+    let noun = kind.to_lowercase();
     let (columns, constraints) = parser.parse_columns()?;
     if let Some(constraint) = constraints.first() {
         errors.push(JobError::new(
             at,
-            format!("a source has no constraint such as {constraint}"),
+            format!("a {noun} has no constraint such as {constraint}"),
             "leave it out",
         ));
     }
     if columns.is_empty() {
         errors.push(JobError::new(
             at,
-            "the source has no columns",
-            "write CREATE SOURCE name (id BIGINT, at TIMESTAMP NOT NULL) WITH (…)",
+            format!("the {noun} has no columns"),
+            format!("write CREATE {kind} name (id BIGINT, at TIMESTAMP NOT NULL) WITH (…)"),
         ));
     }
     let mut fields: Vec<Field> = Vec::with_capacity(columns.len());
@@ -49,7 +52,7 @@ pub(super) fn parse(
                 "give each column its own name",
             ));
         }
-        let nullable = nullable(&column, at, errors);
+        let nullable = nullable(&column, &noun, at, errors);
         match arrow_type(&column.data_type) {
             Some(data_type) => fields.push(Field::new(name, data_type, nullable)),
             None => errors.push(JobError::new(
@@ -65,7 +68,7 @@ pub(super) fn parse(
     Ok(Some((Arc::new(Schema::new(fields)), at)))
 }
 
-fn nullable(column: &ColumnDef, at: Location, errors: &mut Vec<JobError>) -> bool {
+fn nullable(column: &ColumnDef, noun: &str, at: Location, errors: &mut Vec<JobError>) -> bool {
     let mut nullable = true;
     for option in &column.options {
         match option.option {
@@ -73,7 +76,7 @@ fn nullable(column: &ColumnDef, at: Location, errors: &mut Vec<JobError>) -> boo
             ColumnOption::NotNull => nullable = false,
             _ => errors.push(JobError::new(
                 at,
-                format!("a source's column cannot have {}", option.option),
+                format!("a {noun}'s column cannot have {}", option.option),
                 "leave it out: after its type a column may be NOT NULL",
             )),
         }

@@ -1,4 +1,4 @@
-//! FROM: one source, and how its event time is cut into windows.
+//! FROM: one source, how its event time is cut into windows, and the reference tables that it is joined with.
 
 use datafusion_sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, TableAlias, TableFactor, TableWithJoins,
@@ -6,10 +6,11 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::joins;
 use super::options::duration;
 use super::select::keyword;
 use super::statement::normal;
-use super::{JobError, Location};
+use super::{JobError, Join, Location};
 use crate::window::Window;
 
 pub(super) const EXAMPLE: &str = "write FROM TUMBLE(source, event_time, INTERVAL '1 hour')";
@@ -21,6 +22,7 @@ pub(super) struct From {
     pub(super) time_column: Option<(String, Location)>,
     /// `None` without a window function.
     pub(super) window: Option<Window>,
+    pub(super) joins: Vec<Join>,
 }
 
 struct Reader<'a> {
@@ -38,24 +40,15 @@ pub(super) fn read(
 ) -> Option<From> {
     let [table] = from else {
         let at = keyword(tokens, &[Keyword::FROM]).unwrap_or(statement);
-        let what = if from.is_empty() {
-            "the query has no FROM"
+        let (what, help) = if from.is_empty() {
+            ("the query has no FROM", EXAMPLE)
         } else {
-            "joins are not supported"
+            ("a query reads one source", joins::EXAMPLE)
         };
-        errors.push(JobError::new(at, what, EXAMPLE));
+        errors.push(JobError::new(at, what, help));
         return None;
     };
-    if let Some(join) = table.joins.first() {
-        let words = [Keyword::JOIN, Keyword::CROSS, Keyword::NATURAL];
-        let at = keyword(tokens, &words).unwrap_or_else(|| Location::of(join, statement));
-        errors.push(JobError::new(
-            at,
-            "joins are not supported",
-            "read one source: put what you need into its records",
-        ));
-        return None;
-    }
+    let joins = joins::read(&table.joins, statement, errors);
     let at = Location::of(&table.relation, statement);
     let TableFactor::Table {
         name, alias, args, ..
@@ -84,6 +77,7 @@ pub(super) fn read(
             alias: alias.clone(),
             time_column: None,
             window: None,
+            joins: joins?,
         });
     };
     let mut reader = Reader { tokens, at, errors };
@@ -144,6 +138,7 @@ pub(super) fn read(
         alias: alias.clone(),
         time_column: Some((normal(column), column.span.start.into())),
         window: Some(window?),
+        joins: joins?,
     })
 }
 

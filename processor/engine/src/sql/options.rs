@@ -8,7 +8,7 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
-use super::{JobError, Location, suggest};
+use super::{Format, JobError, Location, suggest};
 
 /// One option: its value and where it stands.
 #[derive(Clone, Debug)]
@@ -196,6 +196,46 @@ impl Options {
             ));
         }
     }
+}
+
+/// Reads the option format, which decides whether columns are declared; `columns` says where they are. `kind` is what
+/// follows CREATE.
+pub(super) fn format(
+    options: &mut Options,
+    kind: &str,
+    columns: Option<Location>,
+    statement: Location,
+    errors: &mut Vec<JobError>,
+) -> Format {
+    let given = options.optional("format", "avro", errors);
+    let format = match given.as_ref().map(|(format, _)| format.to_lowercase()) {
+        None => Format::Avro,
+        Some(format) if format == "avro" => Format::Avro,
+        Some(format) if format == "json" => Format::Json,
+        Some(other) => {
+            let at = given.map_or(statement, |(_, at)| at);
+            errors.push(JobError::new(
+                at,
+                format!("format = '{other}' is not supported"),
+                "write format = 'avro' or format = 'json'",
+            ));
+            return Format::Avro;
+        }
+    };
+    match (format, columns) {
+        (Format::Avro, Some(at)) => errors.push(JobError::new(
+            at,
+            "the columns of an Avro topic come from the schema registry",
+            "leave them out, or write format = 'json' if the topic's values are JSON",
+        )),
+        (Format::Json, None) => errors.push(JobError::new(
+            statement,
+            "a JSON topic has no schema: its columns must be declared",
+            format!("write CREATE {kind} name (id BIGINT, at TIMESTAMP NOT NULL) WITH (…)"),
+        )),
+        (Format::Avro, None) | (Format::Json, Some(_)) => {}
+    }
+    format
 }
 
 fn text(value: &Expr) -> Option<String> {

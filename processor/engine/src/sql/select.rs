@@ -1,4 +1,4 @@
-//! What a query may be: one SELECT with GROUP BY over the windows of one source.
+//! What a query may be: one SELECT over one source, its windows, and reference tables.
 
 use datafusion_sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, Query, Select, SelectItem,
@@ -45,6 +45,7 @@ pub(super) fn check(
         alias,
         time_column,
         window,
+        joins,
     } = from?;
     let SetExpr::Select(select) = query.body.as_mut() else {
         return None;
@@ -82,6 +83,7 @@ pub(super) fn check(
     Some(Insert {
         sink: sink.to_owned(),
         source,
+        joins,
         window,
         at,
         query,

@@ -9,8 +9,8 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::options::Options;
-use super::{Emit, Format, JobError, Location, Script, Sink, Source, columns, select, suggest};
+use super::options::{Options, format};
+use super::{Emit, JobError, Location, Script, Sink, Source, columns, reference, select, suggest};
 
 const SOURCE_OPTIONS: [&str; 8] = [
     "topic",
@@ -43,6 +43,7 @@ pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
     let mut reader = Reader {
         script: Script {
             sources: BTreeMap::new(),
+            tables: BTreeMap::new(),
             sinks: BTreeMap::new(),
             inserts: Vec::new(),
             options: BTreeMap::new(),
@@ -71,11 +72,11 @@ pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
     reader.finish()
 }
 
-struct Reader {
-    script: Script,
-    errors: Vec<JobError>,
-    /// Sources and sinks whose statement is wrong: they are declared all the same.
-    broken: BTreeSet<String>,
+pub(super) struct Reader {
+    pub(super) script: Script,
+    pub(super) errors: Vec<JobError>,
+    /// Sources, reference tables and sinks whose statement is wrong: they are declared all the same.
+    pub(super) broken: BTreeSet<String>,
 }
 
 impl Reader {
@@ -91,7 +92,7 @@ impl Reader {
             self.errors.push(JobError::new(
                 at,
                 format!("{word} does not begin a statement of a job"),
-                "a job has CREATE SOURCE, CREATE SINK and INSERT INTO … SELECT statements, with a semicolon behind each",
+                "a job has CREATE SOURCE, CREATE REFERENCE TABLE, CREATE SINK and INSERT INTO … SELECT statements, with a semicolon behind each",
             ));
             return;
         };
@@ -105,22 +106,30 @@ impl Reader {
         match word.to_string().to_uppercase().as_str() {
             "SOURCE" => self.source(parser, at),
             "SINK" => self.sink(parser, at),
+            "REFERENCE" => {
+                parser.expect_keyword(Keyword::TABLE)?;
+                self.reference_table(parser, at)
+            }
             other => {
                 self.errors.push(JobError::new(
                     word.span.start.into(),
                     format!("CREATE {other} is not supported"),
-                    "write CREATE SOURCE name WITH (…) or CREATE SINK name WITH (…)",
+                    "write CREATE SOURCE name WITH (…), CREATE REFERENCE TABLE name WITH (…) or CREATE SINK name WITH (…)",
                 ));
                 Ok(())
             }
         }
     }
 
-    /// Reads the name that follows CREATE SOURCE or CREATE SINK.
-    fn name(&mut self, parser: &mut Parser<'_>) -> Result<String, ParserError> {
+    /// Reads the name that follows CREATE SOURCE, CREATE REFERENCE TABLE or CREATE SINK.
+    pub(super) fn name(&mut self, parser: &mut Parser<'_>) -> Result<String, ParserError> {
         let ident = parser.parse_identifier()?;
         let name = normal(&ident);
-        if self.script.sources.contains_key(&name) || self.script.sinks.contains_key(&name) {
+        let script = &self.script;
+        if script.sources.contains_key(&name)
+            || script.tables.contains_key(&name)
+            || script.sinks.contains_key(&name)
+        {
             let at = Location::from(ident.span.start);
             self.errors.push(JobError::new(
                 at,
@@ -131,7 +140,7 @@ impl Reader {
         Ok(name)
     }
 
-    fn end(parser: &mut Parser<'_>) -> Result<(), ParserError> {
+    pub(super) fn end(parser: &mut Parser<'_>) -> Result<(), ParserError> {
         match parser.peek_token() {
             TokenWithSpan {
                 token: Token::EOF, ..
@@ -140,7 +149,7 @@ impl Reader {
         }
     }
 
-    fn options(&mut self, name: &str, options: &Options) {
+    pub(super) fn options(&mut self, name: &str, options: &Options) {
         for (option, at) in options.locations() {
             self.script
                 .options
@@ -152,7 +161,7 @@ impl Reader {
         let name = self.name(parser)?;
         self.broken.insert(name.clone());
         let before = self.errors.len();
-        let columns = columns::parse(parser, &mut self.errors)?;
+        let columns = columns::parse(parser, "SOURCE", &mut self.errors)?;
         let mut options = Options::parse(parser, at, &mut self.errors)?;
         self.options(&name, &options);
         Self::end(parser)?;
@@ -161,6 +170,7 @@ impl Reader {
         let event_time = options.required("event_time", "pickup_at", errors).0;
         let format = format(
             &mut options,
+            "SOURCE",
             columns.as_ref().map(|(_, at)| *at),
             at,
             errors,
@@ -290,10 +300,12 @@ impl Reader {
         self.errors.extend(circles);
         let Script {
             sources,
+            tables,
             sinks,
             inserts,
             options,
         } = &self.script;
+        reference::check(&self.script, &self.broken, &mut self.errors);
         for insert in inserts {
             if !sinks.contains_key(&insert.sink) && !self.broken.contains(&insert.sink) {
                 let at = options
@@ -307,7 +319,10 @@ impl Reader {
                     declare("SINK", &insert.sink, sinks.keys()),
                 ));
             }
-            if !sources.contains_key(&insert.source) && !self.broken.contains(&insert.source) {
+            if !sources.contains_key(&insert.source)
+                && !tables.contains_key(&insert.source)
+                && !self.broken.contains(&insert.source)
+            {
                 let at = insert.source_at;
                 let what = format!("there is no source {}", insert.source);
                 self.errors.push(JobError::new(
@@ -362,6 +377,7 @@ impl Reader {
                     self.errors.push(JobError::new(source.at, what, help));
                 }
             }
+            reference::unread(&self.script, &mut self.errors);
             for sink in sinks.values() {
                 if !inserts.iter().any(|insert| insert.sink == sink.name) {
                     let what = format!("nothing is written to the sink {}", sink.name);
@@ -382,45 +398,11 @@ impl Reader {
     }
 }
 
-/// Reads the option format, which decides whether columns are declared; `columns` says where they are.
-fn format(
-    options: &mut Options,
-    columns: Option<Location>,
-    statement: Location,
-    errors: &mut Vec<JobError>,
-) -> Format {
-    let given = options.optional("format", "avro", errors);
-    let format = match given.as_ref().map(|(format, _)| format.to_lowercase()) {
-        None => Format::Avro,
-        Some(format) if format == "avro" => Format::Avro,
-        Some(format) if format == "json" => Format::Json,
-        Some(other) => {
-            let at = given.map_or(statement, |(_, at)| at);
-            errors.push(JobError::new(
-                at,
-                format!("format = '{other}' is not supported"),
-                "write format = 'avro' or format = 'json'",
-            ));
-            return Format::Avro;
-        }
-    };
-    match (format, columns) {
-        (Format::Avro, Some(at)) => errors.push(JobError::new(
-            at,
-            "the columns of an Avro topic come from the schema registry",
-            "leave them out, or write format = 'json' if the topic's values are JSON",
-        )),
-        (Format::Json, None) => errors.push(JobError::new(
-            statement,
-            "a JSON topic has no schema: its columns must be declared",
-            "write CREATE SOURCE name (id BIGINT, at TIMESTAMP NOT NULL) WITH (…)",
-        )),
-        (Format::Avro, None) | (Format::Json, Some(_)) => {}
-    }
-    format
-}
-
-fn declare<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a String>) -> String {
+pub(super) fn declare<'a>(
+    kind: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a String>,
+) -> String {
     let known: Vec<&str> = known.map(String::as_str).collect();
     if known.is_empty() {
         return format!("declare it: CREATE {kind} {name} WITH (…);");

@@ -437,9 +437,9 @@ fn what_the_engine_cannot_run_is_refused_with_what_to_write() {
     expect(
         &vary(" GROUP", " JOIN trips AS b ON true GROUP"),
         3,
-        112,
-        "joins are not supported",
-        "",
+        117,
+        "trips is a source, and only reference tables can be joined",
+        "CREATE REFERENCE TABLE trips",
     );
     expect(
         &vary("'1 hour'", "'1 month'"),

@@ -4,6 +4,7 @@
 mod errors;
 mod fold;
 mod functions;
+mod lookup;
 mod properties;
 mod speed;
 mod support;

@@ -199,11 +199,12 @@ impl ScanTask {
             decoded = self.leave_out_future(decoded, &mut rows, batch, latest, taken)?;
         }
         let mut without_time: Vec<u32> = Vec::new();
+        let tables = self.job.tables.now();
         for (query, range) in self.queries.iter().zip(&mut self.range.queries) {
             let input = decoded.project(&query.columns)?;
             let scanned = self.job.queries[query.index]
                 .plan
-                .scan(std::slice::from_ref(&input))?;
+                .scan_with(std::slice::from_ref(&input), &tables)?;
             range.counts.filtered += scanned.filtered;
             range.counts.dead += scanned.dead.len() as u64;
             range.counts.kept += scanned.kept;
