@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::log::Log;
 use runtime::log::fault::{At, Fault, FaultLog};
 
 use crate::fixture::{Fixture, assert_same, job_sql, naive, trips};
@@ -143,4 +144,36 @@ fn a_static_member_that_is_away_for_a_moment_keeps_its_partitions() {
     running_a.join().unwrap().unwrap();
     running_b.join().unwrap().unwrap();
     assert_same(&fixture.results(), &naive(&rows), "away for a moment");
+}
+
+#[test]
+fn partitions_that_a_source_gets_while_the_job_runs_are_read_and_nothing_is_late() {
+    let rows = trips(31, 1_200, 30_000);
+    let fixture = Fixture::new(1);
+    fixture.write_to(&rows[..400], |_| 0);
+    let options = fixture.options(job_sql("1 minute", ""));
+    let running = std::thread::spawn({
+        let options = options.clone();
+        move || processor::run(&options)
+    });
+    until("what is there is read", || {
+        options.progress.totals().rows_in == 400
+    });
+    fixture.log.add_partitions("trips", 3).unwrap();
+    until("the new ones are read", || reads(&options) == [0, 1, 2]);
+    // The shards wait for them: the first partition's rows close no more windows.
+    let closed = options.progress.totals().closed;
+    fixture.write_to(&rows[400..800], |_| 0);
+    until("the first one goes on", || {
+        options.progress.totals().rows_in == 800
+    });
+    until("they are folded", || {
+        fixture.ledger().merged == fixture.ledger().assigned
+    });
+    assert_eq!(options.progress.totals().closed, closed);
+    fixture.write_to(&rows[800..], |index| index as i32 % 3);
+    options.lifecycle.drain();
+    running.join().unwrap().unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "two partitions more");
+    assert_eq!(fixture.ledger().late, 0);
 }

@@ -151,6 +151,15 @@ impl LogError {
     }
 }
 
+/// A topic can't lose partitions.
+pub(super) fn fewer(name: &str, partitions: i32, total: i32) -> LogError {
+    LogError::Config {
+        detail: format!(
+            "topic {name} has {partitions} partitions, and can't have {total}: a topic never loses any"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

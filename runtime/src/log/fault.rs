@@ -215,6 +215,11 @@ impl Log for FaultLog {
         self.inner.create_topic(spec)
     }
 
+    fn add_partitions(&self, name: &str, total: i32) -> Result<(), LogError> {
+        self.steps.alive()?;
+        self.inner.add_partitions(name, total)
+    }
+
     fn delete_topic(&self, name: &str) -> Result<(), LogError> {
         self.steps.alive()?;
         self.inner.delete_topic(name)

@@ -73,6 +73,13 @@ pub trait Log: Send + Sync {
     /// [`Log::topic`]). Returns whether it was created.
     fn create_topic(&self, spec: &TopicSpec) -> Result<bool, LogError>;
 
+    /// Gives a topic more partitions, `total` in all (Kafka's CreatePartitions, KIP-195). Its id stays; members of groups
+    /// that subscribe to it are given the new ones.
+    ///
+    /// # Errors
+    /// It has more already.
+    fn add_partitions(&self, name: &str, total: i32) -> Result<(), LogError>;
+
     /// Deletes a topic and all its records; no error when there is none of that name.
     fn delete_topic(&self, name: &str) -> Result<(), LogError>;
 

@@ -28,6 +28,16 @@ impl ScanTask {
         }
     }
 
+    /// Says of the partition that it is there, and how many there are, with the next commit.
+    pub fn announce(&mut self) {
+        self.range.mark_due = true;
+    }
+
+    /// Whether nothing was ever said of the partition.
+    pub fn is_unannounced(&self) -> bool {
+        self.range.mark_due && self.state == self.committed && self.start == self.next
+    }
+
     /// How far the partition is read, what comes to nobody included.
     pub fn position(&self) -> Offset {
         match self.quiet.since_ms {

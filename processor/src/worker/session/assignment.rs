@@ -64,7 +64,8 @@ impl Session<'_> {
                     None => (bounds.start, SourceState::default()),
                 };
                 let registry = Arc::clone(&self.worker.registry);
-                let task = ScanTask::new(
+                let is_new = committed.is_none();
+                let mut task = ScanTask::new(
                     &self.worker.job,
                     source,
                     registry,
@@ -76,6 +77,9 @@ impl Session<'_> {
                     partition: partition.clone(),
                     source,
                 })?;
+                if is_new {
+                    task.announce();
+                }
                 self.scans.insert(partition.clone(), task);
                 starts.push((partition, start));
             } else {
@@ -108,6 +112,7 @@ impl Session<'_> {
                 .pause(&waiting)
                 .doing("a partition can't be paused")?;
         }
+        self.announce_new()?;
         self.restore()
     }
 

@@ -14,6 +14,7 @@ mod assignment;
 mod closes;
 mod commit;
 mod drain;
+mod partitions;
 mod pauses;
 mod restores;
 mod show;
@@ -62,6 +63,7 @@ pub(super) struct Session<'a> {
     pauses: Pauses,
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
+    last_partitions_ms: i64,
     drained: Drained,
     upstream: Upstream,
     last_commit_ms: i64,
@@ -130,6 +132,7 @@ impl<'a> Session<'a> {
             closing: BTreeSet::new(),
             pauses: Pauses::default(),
             partitions,
+            last_partitions_ms: worker.clock.now_ms(),
             drained: Drained::default(),
             upstream: Upstream::default(),
             last_commit_ms: worker.clock.now_ms(),
@@ -296,6 +299,7 @@ impl<'a> Session<'a> {
         self.pauses
             .wake(self.consumer.as_mut(), now_ms)
             .doing("partitions can't be resumed")?;
+        self.look_for_partitions(now_ms)?;
         self.restore()?;
         self.go_on()?;
         self.align(now_ms)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::super::error::fewer;
 use super::super::{Committed, LogError, Offset, OffsetCommit, TopicPartition, TopicSpec};
 use super::EmbeddedOptions;
 use super::journal::{Entry, Journal, OffsetEntry};
@@ -230,6 +231,45 @@ impl Catalog {
         };
         self.topics.insert(name, Arc::new(topic));
         Ok(true)
+    }
+
+    /// Gives a topic more partitions.
+    pub fn add_partitions(&mut self, name: &str, total: i32) -> Result<(), LogError> {
+        let topic = Arc::clone(self.topic(name)?);
+        let before = topic.partitions.len() as i32;
+        if before > total {
+            return Err(fewer(name, before, total));
+        }
+        let mut partitions = topic.partitions.clone();
+        for number in before..total {
+            let partition = TopicPartition::new(Arc::clone(&topic.name), number);
+            let dir = topic.dir.join(number.to_string());
+            // What a crash before the entry has left is empty, and no part of the topic.
+            if dir.exists() {
+                fs::remove_dir_all(&dir)
+                    .map_err(storage_error(&dir, "a left-over folder can't be removed"))?;
+            }
+            let settings = topic.settings.clone();
+            let created = Partition::create(dir, partition, settings, self.options.fsync)?;
+            partitions.push(Arc::new(created));
+        }
+        self.append(&Entry::Topic {
+            name: name.into(),
+            id: topic.id.clone(),
+            partitions: total,
+            config: topic.config.clone(),
+        })?;
+        let more = Topic {
+            name: Arc::clone(&topic.name),
+            id: topic.id.clone(),
+            settings: topic.settings.clone(),
+            partitions,
+            turn: AtomicUsize::new(0),
+            config: topic.config.clone(),
+            dir: topic.dir.clone(),
+        };
+        self.topics.insert(Arc::clone(&topic.name), Arc::new(more));
+        Ok(())
     }
 
     /// Deletes a topic, if it is there.

@@ -205,6 +205,15 @@ impl Log for EmbeddedLog {
         lock(&self.shared.catalog).create_topic(spec)
     }
 
+    fn add_partitions(&self, name: &str, total: i32) -> Result<(), LogError> {
+        lock(&self.shared.catalog).add_partitions(name, total)?;
+        let groups: Vec<_> = lock(&self.shared.groups).values().cloned().collect();
+        for group in groups {
+            lock(&group).rebalance(&self.shared);
+        }
+        Ok(())
+    }
+
     fn delete_topic(&self, name: &str) -> Result<(), LogError> {
         lock(&self.shared.catalog).delete_topic(name)?;
         self.shared.signal.raise();

@@ -175,6 +175,12 @@ impl Producer for EmbeddedProducer {
                 name: record.topic.into(),
             });
         };
+        if record.partition >= Some(outbox.frames.len() as i32) {
+            // The topic may have more partitions than it had.
+            outbox.topic = self.shared.topic(record.topic)?;
+            let partitions = outbox.topic.partitions.len();
+            outbox.frames.resize_with(partitions, Builder::new);
+        }
         let count = outbox.frames.len();
         let number = match (record.partition, record.key) {
             (Some(number), _) => {

@@ -7,12 +7,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
+use super::super::error::fewer;
 use super::super::{Bounds, LogError, Offset, TopicDescription, TopicPartition, TopicSpec};
 use super::context::ReaderContext;
 use super::errors::{self, Doing};
@@ -118,6 +121,43 @@ impl Admin {
             }
             return Ok(created);
         }
+    }
+
+    pub(super) fn add_partitions(&self, name: &str, total: i32) -> Result<(), LogError> {
+        let doing = Doing::new("add partitions to a topic").name(name);
+        let found = self.describe(name, &doing)?;
+        let before = found.ok_or_else(|| LogError::UnknownTopic { name: name.into() })?;
+        let before = before.partitions as i32;
+        if before == total {
+            return Ok(());
+        }
+        if before > total {
+            return Err(fewer(name, before, total));
+        }
+        let count = usize::try_from(total).unwrap_or(usize::MAX);
+        let more = NewPartitions::new(name, count);
+        let answers = block_on(self.client.create_partitions([&more], &self.request()));
+        match answers
+            .map_err(|error| doing.of(&error))?
+            .into_iter()
+            .next()
+        {
+            None | Some(Ok(_)) => {}
+            Some(Err((_, code))) => return Err(doing.error(code, "")),
+        }
+        let deadline = Instant::now() + self.timeout;
+        while !self
+            .describe(name, &doing)?
+            .is_some_and(|described| described.ready && described.partitions as i32 == total)
+        {
+            if Instant::now() >= deadline {
+                return Err(LogError::TimedOut {
+                    action: doing.action(),
+                });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     pub(super) fn delete_topic(&self, name: &str) -> Result<(), LogError> {

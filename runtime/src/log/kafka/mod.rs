@@ -116,6 +116,10 @@ impl Log for KafkaLog {
         self.admin.create_topic(spec)
     }
 
+    fn add_partitions(&self, name: &str, total: i32) -> Result<(), LogError> {
+        self.admin.add_partitions(name, total)
+    }
+
     fn delete_topic(&self, name: &str) -> Result<(), LogError> {
         self.admin.delete_topic(name)
     }

@@ -168,7 +168,8 @@ impl KafkaOptions {
             "queued.max.messages.kbytes",
             (self.consumer_queue_bytes / 1024).max(1).to_string(),
         );
-        config.set("topic.metadata.refresh.interval.ms", "30000");
+        // Members of a group are given new partitions once the client has seen them.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         let fixed = [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),

@@ -532,3 +532,27 @@ pub fn a_stale_generation_can_not_commit_in_a_transaction(target: &Target) {
     close(first.consumer);
     close(second.consumer);
 }
+
+pub fn members_are_given_partitions_that_a_topic_gets(target: &Target) {
+    let partitions = target.topic(1);
+    let topic = partitions[0].topic.to_string();
+    let mut member = Member::join(
+        target,
+        &ConsumerOptions::new(target.unique("group")),
+        &topic,
+    );
+    drive(target, "it has the one", &mut [&mut member], |m| {
+        m[0].owned.len() == 1
+    });
+    target.log.add_partitions(&topic, 2).expect("added");
+    let second = TopicPartition::new(topic.as_str(), 1);
+    let mut producer = writer(target);
+    put(&mut *producer, &second, "new");
+    producer.flush().expect("flushed");
+    drive(
+        target,
+        "it has both, and reads the new one",
+        &mut [&mut member],
+        |m| m[0].owned.len() == 2 && m[0].seen.len() == 1,
+    );
+}

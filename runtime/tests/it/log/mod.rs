@@ -47,6 +47,7 @@ conformance! {
     topics::what_is_not_there_is_said_to_be_missing,
     topics::deleted_records_are_gone_and_reading_there_is_an_error,
     topics::compaction_keeps_the_last_value_of_each_key_at_its_offset,
+    topics::a_topic_can_be_given_more_partitions_and_never_fewer,
     offsets::committed_offsets_come_back_with_their_metadata,
     offsets::metadata_of_4096_bytes_fits_and_one_more_is_too_large,
     offsets::offsets_in_a_transaction_take_effect_with_it,
@@ -68,4 +69,5 @@ conformance! {
     groups::an_assignment_may_be_answered_late,
     groups::a_member_that_does_not_poll_loses_its_place_and_can_not_commit,
     groups::a_stale_generation_can_not_commit_in_a_transaction,
+    groups::members_are_given_partitions_that_a_topic_gets,
 }

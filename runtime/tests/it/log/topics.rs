@@ -270,3 +270,32 @@ pub fn compaction_keeps_the_last_value_of_each_key_at_its_offset(target: &Target
     let end = target.log.bounds(&partition).expect("bounds").end;
     assert_eq!(end, 48 + fill, "compaction moves no offset");
 }
+
+pub fn a_topic_can_be_given_more_partitions_and_never_fewer(target: &Target) {
+    let partitions = target.topic(1);
+    let topic = partitions[0].topic.to_string();
+    let mut producer = writer(target);
+    put(&mut *producer, &partitions[0], "before");
+    producer.flush().expect("flushed");
+    let before = target
+        .log
+        .topic(&topic)
+        .expect("an answer")
+        .expect("a topic");
+    target.log.add_partitions(&topic, 3).expect("added");
+    target.log.add_partitions(&topic, 3).expect("there already");
+    let after = target
+        .log
+        .topic(&topic)
+        .expect("an answer")
+        .expect("a topic");
+    assert_eq!((after.partitions, &after.id), (3, &before.id));
+    let fewer = target.log.add_partitions(&topic, 2).expect_err("fewer");
+    assert_eq!(fewer.class(), Class::Fatal, "{fewer}");
+    let third = TopicPartition::new(topic.as_str(), 2);
+    let mut producer = writer(target);
+    put(&mut *producer, &third, "behind");
+    producer.flush().expect("flushed");
+    let both = [partitions[0].clone(), third];
+    assert_eq!(texts(&all(target, &both)).len(), 2);
+}
