@@ -202,6 +202,28 @@ pub fn everything_is_there_the_second_time(pipeline: &Pipeline) {
 }
 
 #[test]
+fn the_topic_of_a_reference_table_is_made_compacted_and_refused_with_a_retention() {
+    let pipeline = Pipeline::embedded();
+    let job = "CREATE SOURCE trips WITH (topic = 'set-trips', event_time = 'pickup_at');
+        CREATE REFERENCE TABLE vendors (vendor_id INT, name TEXT) WITH (topic = 'set-vendors', key = 'vendor_id', format = 'json');
+        CREATE SINK out WITH (topic = 'set-statistics', key = 'id');
+        INSERT INTO out SELECT id, name FROM trips LEFT JOIN vendors ON vendors.vendor_id = trips.vendor_id;";
+    std::fs::write(pipeline.folder.path().join("job.sql"), job).unwrap();
+    {
+        let log = (pipeline.log)();
+        let short = TopicSpec::new("set-vendors", 1).with("retention.ms", "1000");
+        log.create_topic(&short).unwrap();
+    }
+    let said = ["set-vendors", "must be compact, or retention.ms"];
+    pipeline.refused(&pipeline.setup(&[]), &said);
+    (pipeline.log)().delete_topic("set-vendors").unwrap();
+    done(&pipeline.setup(&[]));
+    let made = (pipeline.log)().topic("set-vendors").unwrap().unwrap();
+    let policy = made.config.get("cleanup.policy").map(String::as_str);
+    assert_eq!(policy, Some("compact"));
+}
+
+#[test]
 fn topics_that_would_lose_data_are_refused_by_whoever_relies_on_them() {
     losing_topics_are_refused(&Pipeline::embedded());
 }
