@@ -47,7 +47,7 @@ fn a_killed_workers_partitions_go_to_the_one_that_is_left() {
         // and its transactions run out.
         while !left.is_finished() {
             fixture.clock.advance(Duration::from_millis(250));
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(40));
         }
         left.join().unwrap().unwrap();
         // What the dead one had not committed runs out at last.

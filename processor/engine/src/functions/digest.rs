@@ -15,9 +15,12 @@ use super::codec::{Reader, write_varint};
 use super::hash::canonical;
 use super::table::State;
 
-/// Twice π over the compression, 200: a mean around quantile q holds at most this × √(q (1 − q)) of all values. Below 128
+/// Twice π over the compression, 400: a mean around quantile q holds at most this × √(q (1 − q)) of all values. Below 250
 /// values each is kept.
-const SHARE: f64 = 2.0 * std::f64::consts::PI / 200.0;
+const SHARE: f64 = 2.0 * std::f64::consts::PI / 400.0;
+/// Up to so many means only equal values are put together: of few values that come often, a mean of two would stand for
+/// neither.
+const KEPT_MEANS: usize = 384;
 /// How much is collected before it is merged.
 const PENDING: usize = 512;
 /// More than this many means do not come out of a merge.
@@ -85,31 +88,12 @@ impl Digest {
             .iter()
             .map(|mean| mean.weight as f64)
             .sum::<f64>();
-        let limit = |quantile: f64| total * SHARE * (quantile * (1.0 - quantile)).max(0.0).sqrt();
-        let mut merged: Vec<Mean> = Vec::with_capacity(self.means.len().min(PENDING));
-        // The weight before the last of `merged`.
-        let mut before = 0.0;
-        for mean in &self.means {
-            let Some(last) = merged.last_mut() else {
-                merged.push(*mean);
-                continue;
-            };
-            let weight = (last.weight + mean.weight) as f64;
-            let (start, end) = (before / total, (before + weight) / total);
-            if weight <= limit(start).min(limit(end)) {
-                // A mean of the two that can't overflow, nor leave their range by rounding.
-                let share = mean.weight as f64 / weight;
-                let value = last.value * (1.0 - share) + mean.value * share;
-                last.value = value.clamp(last.value, mean.value);
-                last.weight += mean.weight;
-            } else {
-                before += last.weight as f64;
-                merged.push(*mean);
-            }
+        self.means = joined(&self.means, total, |one, other| one == other);
+        if self.means.len() > KEPT_MEANS {
+            self.means = joined(&self.means, total, |_, _| true);
         }
         // Of equal values the lighter one comes first.
-        merged.sort_by(order);
-        self.means = merged;
+        self.means.sort_by(order);
     }
 
     /// The value at a quantile of 0 to 1, between two values by linear interpolation; NaN stands above all numbers.
@@ -158,6 +142,33 @@ impl Digest {
         }
         between(left, left_at, greatest, before - 1.0, at).clamp(least, greatest)
     }
+}
+
+/// Neighbours put together as far as they `may` be and as a mean may weigh. `total` is the weight of all.
+fn joined(means: &[Mean], total: f64, may: impl Fn(f64, f64) -> bool) -> Vec<Mean> {
+    let limit = |quantile: f64| total * SHARE * (quantile * (1.0 - quantile)).max(0.0).sqrt();
+    let mut joined: Vec<Mean> = Vec::with_capacity(means.len().min(PENDING));
+    // The weight before the last of `joined`.
+    let mut before = 0.0;
+    for mean in means {
+        let Some(last) = joined.last_mut() else {
+            joined.push(*mean);
+            continue;
+        };
+        let weight = (last.weight + mean.weight) as f64;
+        let (start, end) = (before / total, (before + weight) / total);
+        if may(last.value, mean.value) && weight <= limit(start).min(limit(end)) {
+            // A mean of the two that can't overflow, nor leave their range by rounding.
+            let share = mean.weight as f64 / weight;
+            let value = last.value * (1.0 - share) + mean.value * share;
+            last.value = value.clamp(last.value, mean.value);
+            last.weight += mean.weight;
+        } else {
+            before += last.weight as f64;
+            joined.push(*mean);
+        }
+    }
+    joined
 }
 
 fn between(left: f64, left_at: f64, right: f64, right_at: f64, at: f64) -> f64 {

@@ -1,5 +1,5 @@
 //! `approx_percentile_cont(x, p)`, also `approx_percentile_cont(p) WITHIN GROUP (ORDER BY x)`, and `approx_median(x)`: the
-//! value that a share `p` of the values do not exceed, between two values by linear interpolation. Exact below 128 values,
+//! value that a share `p` of the values do not exceed, between two values by linear interpolation. Exact below 250 values,
 //! above by a t-digest, within 1 % in rank and closer towards the ends. Nulls are left out; null if nothing is left.
 
 use std::sync::Arc;
