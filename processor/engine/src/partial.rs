@@ -1,5 +1,6 @@
 //! What stands beside the partial rows of one record of the partials topic.
 
+use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 /// The version of the partials format that this code writes, and the only one that it reads.
@@ -39,6 +40,18 @@ pub struct Header {
     pub advance_to: Option<i64>,
     /// Whether no more input will come.
     pub ended: bool,
+}
+
+/// Whether partial rows can have a column of this type: those that need no other columns within them.
+pub fn is_plain(kind: &DataType) -> bool {
+    matches!(
+        kind,
+        DataType::Boolean
+            | DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Binary
+            | DataType::LargeBinary
+    ) || kind.is_primitive()
 }
 
 /// FNV-1a, 64 bits, of a fingerprint's text: frozen, as it stands in the log.

@@ -43,6 +43,7 @@ use crate::sql::{JobError, Join, Script, Sink, Source};
 use crate::window::Window;
 pub(crate) use check::{aggregate_texts, group_texts};
 use groups::Fragments;
+pub(crate) use scan::{FIRST_MS, LAST_MS};
 
 /// The version of the partial rows' layout and of the fingerprint's text. It stands in every fingerprint.
 const FORMAT: u32 = 1;

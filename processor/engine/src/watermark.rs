@@ -98,9 +98,7 @@ impl Watermark {
     }
 
     fn computed(&self) -> Option<i64> {
-        let seen = (0..self.expected)
-            .filter(|partition| self.partitions.contains_key(partition))
-            .count();
+        let seen = self.partitions.range(0..self.expected.max(0)).count();
         if seen < usize::try_from(self.expected).unwrap_or(0) {
             return None;
         }

@@ -7,6 +7,7 @@ mod closes;
 mod crash;
 mod fixture;
 mod foreign;
+mod fuzz;
 mod golden;
 mod lookup;
 mod refusals;

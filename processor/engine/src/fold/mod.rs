@@ -11,6 +11,7 @@
 //! the same late rows and closed windows at the same offsets. That is why the partials topic is the changelog.
 
 mod blocks;
+mod check;
 mod closed;
 mod image;
 mod keyed;
@@ -178,6 +179,11 @@ pub enum FoldError {
     /// The rows do not have the columns of this query's partials.
     #[error("the partial rows do not have this job's columns")]
     Columns,
+    /// A row's window or count of source rows is none.
+    #[error(
+        "the partial rows name windows or counts of rows that cannot be: something else writes to the partials topic"
+    )]
+    Rows,
     /// Merging failed.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
@@ -407,6 +413,9 @@ fn touched_at(query: &Query, rows: &RecordBatch, offset: i64) -> Result<RecordBa
             .is_none_or(|field| field.name() != TOUCHED)
     {
         return Err(FoldError::Columns);
+    }
+    if !check::is_possible(query.window, rows) {
+        return Err(FoldError::Rows);
     }
     let mut columns = rows.columns().to_vec();
     let last = columns.len() - 1;

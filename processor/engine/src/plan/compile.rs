@@ -25,6 +25,7 @@ use super::reads::Reads;
 use super::score::Scores;
 use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};
 use crate::functions::{self, mask::Mask};
+use crate::partial::is_plain;
 use crate::window::Window;
 
 impl Job<'_> {
@@ -93,8 +94,16 @@ impl Job<'_> {
             .collect::<Result<Vec<_>>>()?;
         let group_fields = group_fields(&keys, &key_exprs, kept_df.as_arrow())?;
         let mut partial = group_fields.clone();
-        for aggregate in &compiled {
-            partial.extend(aggregate.function.state_fields()?);
+        for (aggregate, expr) in compiled.iter().zip(&aggregates) {
+            let states = aggregate.function.state_fields()?;
+            if let Some(state) = states.iter().find(|state| !is_plain(state.data_type())) {
+                return plan_err!(
+                    "{} keeps values of type {}, which have no place in partial rows",
+                    unqualified(expr),
+                    state.data_type()
+                );
+            }
+            partial.extend(states);
         }
         if window.pane_ms().is_none() {
             partial.push(Arc::new(Field::new(WINDOW_END, DataType::Int64, false)));

@@ -24,9 +24,9 @@ use crate::reference::Tables;
 /// The zone of window_start and window_end, as arrow-avro names it.
 pub(super) const UTC: &str = "+00:00";
 /// 1700-01-01: between here and [`LAST_MS`] an instant can be counted in nanoseconds too, as some functions do.
-const FIRST_MS: i64 = -8_520_336_000_000;
+pub(crate) const FIRST_MS: i64 = -8_520_336_000_000;
 /// The last millisecond before 2262-01-01.
-const LAST_MS: i64 = 9_214_646_399_999;
+pub(crate) const LAST_MS: i64 = 9_214_646_399_999;
 
 /// Rows with a window each.
 struct Rows {

@@ -1,5 +1,8 @@
 //! What is said about a wrong job, and where.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
 use engine::sql::{JobError, parse};
 
 use super::support::*;
@@ -729,4 +732,26 @@ fn what_windows_ranks_changes_and_scores_ask_of_each_other_is_checked() {
     ] {
         expect(&with(sink, &query), at.0, at.1, what, "");
     }
+}
+
+#[test]
+fn an_aggregate_that_keeps_nested_values_is_refused() {
+    let item = Field::new("item", DataType::Utf8, true);
+    let mut fields: Vec<_> = trips_schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(
+        "tags",
+        DataType::List(Arc::new(item)),
+        true,
+    )));
+    let schema = Arc::new(Schema::new(fields));
+    let text = job(
+        "window_start, vendor_id",
+        "SELECT window_start, vendor_id, min(tags) AS least FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour')
+         GROUP BY window_start, vendor_id",
+    );
+    let errors = planned(&text, &schema).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].what.contains("min(tags)"), "{}", errors[0]);
+    assert!(errors[0].what.contains("partial rows"), "{}", errors[0]);
+    planned(&text.replace("min(tags)", "count(tags)"), &schema).unwrap();
 }

@@ -5,6 +5,7 @@ mod errors;
 mod fold;
 mod functions;
 mod lookup;
+mod partials;
 mod properties;
 mod speed;
 mod support;
