@@ -7,6 +7,7 @@
 //!
 //! Every statement is read even when another is wrong, so that a job's errors come all at once.
 
+mod bounds;
 mod calls;
 mod chain;
 mod clauses;

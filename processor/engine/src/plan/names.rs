@@ -105,6 +105,9 @@ fn source_alias(insert: &Insert, from: &[TableWithJoins]) -> String {
     }
 }
 
+/// With so many errors, names that are not known are no longer looked for.
+const MOST_ERRORS: usize = 100;
+
 struct Names<'a> {
     /// The source first.
     relations: &'a [Relation<'a>],
@@ -118,6 +121,9 @@ impl Visitor for Names<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if self.errors.len() >= MOST_ERRORS {
+            return ControlFlow::Break(());
+        }
         match expr {
             Expr::Identifier(ident) => self.unqualified(ident),
             Expr::CompoundIdentifier(parts) => {

@@ -10,7 +10,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::options::{Options, format};
-use super::{Emit, JobError, Location, Script, Sink, Source, columns, reference, select, suggest};
+use super::{Emit, JobError, Location, Script, Sink, Source, bounds, columns, reference, select, suggest};
 
 const SOURCE_OPTIONS: [&str; 8] = [
     "topic",
@@ -30,6 +30,7 @@ const SINK_OPTIONS: [&str; 6] = ["topic", "key", "emit", "grace", "state_ttl", "
 const HISTORY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
+    bounds::length(text).map_err(|error| vec![error])?;
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, text)
         .tokenize_with_location()
@@ -40,6 +41,7 @@ pub(super) fn script(text: &str) -> Result<Script, Vec<JobError>> {
                 "close every quotation mark and comment",
             )]
         })?;
+    bounds::depth(&tokens).map_err(|error| vec![error])?;
     let mut reader = Reader {
         script: Script {
             sources: BTreeMap::new(),

@@ -1,5 +1,10 @@
 //! "Did you mean …?"
 
+/// The most names that are listed.
+const MOST_LISTED: usize = 40;
+/// Longer names are compared as a whole only: a slip is not looked for.
+const LONGEST: usize = 100;
+
 /// The help for a name that is not known: the nearest of the known ones, or all of them.
 pub(crate) fn help<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.into_iter().collect();
@@ -8,6 +13,7 @@ pub(crate) fn help<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) ->
     let wrong = wrong.to_lowercase();
     let nearest = known
         .iter()
+        .filter(|name| wrong.len() <= LONGEST && name.len() <= LONGEST)
         .map(|name| (distance(&wrong, &name.to_lowercase()), *name))
         .min()
         .filter(|(distance, name)| {
@@ -16,6 +22,13 @@ pub(crate) fn help<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) ->
     match nearest {
         Some((_, name)) => format!("did you mean {name}?"),
         None if known.is_empty() => "there are none".to_owned(),
+        None if known.len() > MOST_LISTED => {
+            let more = known.len() - MOST_LISTED;
+            format!(
+                "there are: {} and {more} more",
+                known[..MOST_LISTED].join(", ")
+            )
+        }
         None => format!("there are: {}", known.join(", ")),
     }
 }

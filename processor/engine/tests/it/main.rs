@@ -1,6 +1,7 @@
 //! The engine against folds that are written without DataFusion.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod bounds;
 mod errors;
 mod fold;
 mod functions;
