@@ -119,7 +119,11 @@ pub fn decode_rows(value: Option<&[u8]>) -> Result<Option<RecordBatch>, PartialE
     if value.len() > MAX_BYTES {
         return Err(PartialError::TooLarge { bytes: value.len() });
     }
-    ipc::read(value)
+    let mut batches = ipc::read(value)?;
+    match batches.len() {
+        0 | 1 => Ok(batches.pop()),
+        _ => Err(PartialError::Batches),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reads an Arrow IPC stream of one batch of plain columns, as partials records hold it, without trusting it.
+//! Reads an Arrow IPC stream of plain columns, as partials records hold it, without trusting it.
 //!
 //! ```text
 //!   FF FF FF FF │ length │ metadata: schema                │
@@ -38,33 +38,37 @@ const NOT_COMPRESSED: i64 = -1;
 /// A byte of LZ4 can stand for 255 bytes at most.
 const LZ4_RATIO: usize = 255;
 
-/// The rows of a stream; `None` if it has no batch.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<RecordBatch>, PartialError> {
-    let mut stream = Stream { rest: bytes };
-    let Some(columns) = stream.columns()? else {
-        return Err(refused("it has no schema"));
-    };
-    let Some(batch) = stream.batch(&columns)? else {
-        return Ok(None);
-    };
-    if stream.message()?.is_some() {
-        return Err(PartialError::Batches);
+/// The batches of a stream.
+///
+/// # Errors
+/// It is not a stream of plain columns, or its batches would take more than [`MAX_ROWS_BYTES`].
+pub(crate) fn read(bytes: &[u8]) -> Result<Vec<RecordBatch>, PartialError> {
+    let mut stream = Stream::new(bytes);
+    let columns = stream.columns()?;
+    let schema = Arc::new(Schema::new(columns.clone()));
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.batch(&columns)? {
+        let mut buffers = batch.buffers.into_iter();
+        let mut arrays = Vec::with_capacity(columns.len());
+        for (field, has_nulls) in columns.iter().zip(batch.has_nulls) {
+            arrays.push(array(
+                field.data_type(),
+                batch.rows,
+                has_nulls,
+                &mut buffers,
+            )?);
+        }
+        batches.push(RecordBatch::try_new(Arc::clone(&schema), arrays)?);
     }
-    let rows = batch.rows;
-    let mut buffers = batch.buffers.into_iter();
-    let mut arrays = Vec::with_capacity(columns.len());
-    for (field, has_nulls) in columns.iter().zip(batch.has_nulls) {
-        arrays.push(array(field.data_type(), rows, has_nulls, &mut buffers)?);
-    }
-    let schema = Arc::new(Schema::new(columns));
-    Ok(Some(RecordBatch::try_new(schema, arrays)?))
+    Ok(batches)
 }
 
 /// Whether [`read`] would take this stream, as far as the lengths in it tell.
-pub(super) fn check(bytes: &[u8]) -> Result<(), PartialError> {
-    let mut stream = Stream { rest: bytes };
-    let columns = stream.columns()?.unwrap_or_default();
-    stream.batch(&columns).map(drop)
+pub(crate) fn check(bytes: &[u8]) -> Result<(), PartialError> {
+    let mut stream = Stream::new(bytes);
+    let columns = stream.columns()?;
+    while stream.batch(&columns)?.is_some() {}
+    Ok(())
 }
 
 fn refused(detail: &'static str) -> PartialError {
@@ -73,6 +77,8 @@ fn refused(detail: &'static str) -> PartialError {
 
 struct Stream<'a> {
     rest: &'a [u8],
+    /// How many bytes the columns of its batches have in memory, so far.
+    in_memory: usize,
 }
 
 /// A batch's buffers where they stand.
@@ -92,6 +98,13 @@ struct Stored<'a> {
 }
 
 impl<'a> Stream<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            rest: bytes,
+            in_memory: 0,
+        }
+    }
+
     fn take(&mut self, length: usize) -> Result<&'a [u8], PartialError> {
         let (taken, rest) = self
             .rest
@@ -135,9 +148,9 @@ impl<'a> Stream<'a> {
     }
 
     /// The schema's columns.
-    fn columns(&mut self) -> Result<Option<Vec<Field>>, PartialError> {
+    fn columns(&mut self) -> Result<Vec<Field>, PartialError> {
         let Some((message, _)) = self.message()? else {
-            return Ok(None);
+            return Err(refused("it has no schema"));
         };
         let schema = message
             .header_as_schema()
@@ -155,7 +168,7 @@ impl<'a> Stream<'a> {
         if columns.is_empty() {
             return Err(refused("it has no columns"));
         }
-        Ok(Some(columns))
+        Ok(columns)
     }
 
     /// The next batch, of these columns.
@@ -191,7 +204,6 @@ impl<'a> Stream<'a> {
         if has_nulls.len() != columns.len() || given != wanted {
             return Err(refused("its batch does not have the columns of its schema"));
         }
-        let mut in_memory: usize = 0;
         let mut buffers = Vec::with_capacity(wanted);
         for buffer in batch.buffers().into_iter().flatten() {
             let place = usize::try_from(buffer.offset())
@@ -200,11 +212,13 @@ impl<'a> Stream<'a> {
                 .and_then(|(offset, length)| body.get(offset..)?.get(..length));
             let bytes = place.ok_or_else(|| refused("a buffer lies outside of its message"))?;
             let stored = Stored::new(bytes, is_compressed)?;
-            in_memory = in_memory.saturating_add(stored.length);
+            self.in_memory = self.in_memory.saturating_add(stored.length);
             buffers.push(stored);
         }
-        if in_memory > MAX_ROWS_BYTES {
-            return Err(PartialError::TooLargeInMemory { bytes: in_memory });
+        if self.in_memory > MAX_ROWS_BYTES {
+            return Err(PartialError::TooLargeInMemory {
+                bytes: self.in_memory,
+            });
         }
         Ok(Some(Batch {
             rows,
