@@ -16,6 +16,7 @@ use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::{Query, Settings, plan};
 use processor::offsets::{self, ScanCounts, ShardState, SourceState};
 use processor::partial;
+use processor::snapshot::manifest::{self, Manifest, Named, Slice};
 
 /// The columns of trips, with one more of a nested type.
 fn columns() -> SchemaRef {
@@ -91,6 +92,21 @@ pub fn offset_metadata(bytes: &[u8]) {
     if let Ok(state) = offsets::decode::<ShardState>(text) {
         let again = offsets::encode(&state).map(|text| offsets::decode::<ShardState>(&text));
         assert!(matches!(again, Ok(Ok(again)) if again == state));
+    }
+}
+
+/// The manifest of a shard's snapshot: the length of its header (2 bytes), the header, and its value.
+pub fn manifest(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let Some((header, value)) = rest.split_at_checked(u16::from_le_bytes(*length).into()) else {
+        return;
+    };
+    if let Ok((manifest, slices)) = manifest::decode(header, value) {
+        let again = manifest::encode(&manifest, &slices);
+        let again = again.map(|(header, value)| manifest::decode(&header, &value));
+        assert!(matches!(again, Ok(Ok(again)) if again == (manifest, slices)));
     }
 }
 
@@ -282,7 +298,42 @@ pub fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         ("partial_rows", rows),
         ("fold", folds),
         ("offset_metadata", metadata.collect()),
+        ("manifest", manifests()),
     ])
+}
+
+/// A manifest of a fold that has taken some rows, and one of no rows.
+fn manifests() -> Vec<Vec<u8>> {
+    let with = |query: &Arc<Query>, slices: &[Slice]| {
+        let manifest = Manifest {
+            version: manifest::VERSION,
+            offset: 17,
+            partials_topic_id: "d1f0".to_owned(),
+            head: Fold::new(Arc::clone(query), 1).image().head,
+            records: vec![Named {
+                key: "rows/0/w/7".to_owned(),
+                crc32: 5,
+                rows: 12,
+            }],
+        };
+        let (header, value) = manifest::encode(&manifest, slices).ok()?;
+        let length = u16::try_from(header.len()).ok()?.to_le_bytes();
+        Some([length.as_slice(), &header, &value].concat())
+    };
+    let slice = |live| Slice {
+        number: 3,
+        place: 1_457_827_200_000,
+        part: 0,
+        parts: 1,
+        record: 0,
+        batch: 0,
+        live,
+    };
+    let some = [slice(None), slice(Some(vec![true, false, true].into()))];
+    let seeds = QUERIES
+        .iter()
+        .flat_map(|query| [with(query, &some), with(query, &[])]);
+    seeds.flatten().collect()
 }
 
 /// The shipped jobs, and statements of each kind.

@@ -3,7 +3,7 @@
 //! A mark has no rows, and then no value either. What is read is not trusted: whatever the bytes are, the answer is rows
 //! or an error, within the bounds that are named here.
 
-mod ipc;
+pub(crate) mod ipc;
 
 use arrow::record_batch::RecordBatch;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};

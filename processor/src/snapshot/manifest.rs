@@ -1,21 +1,19 @@
 //! The record that says what a shard's state is made of: its head as JSON in a record header, the list of batches as an
 //! Arrow IPC stream in the value.
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int32Array, Int64Array};
 use arrow::buffer::{BooleanBuffer, Buffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use engine::fold::Head;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
-use crate::partial::MAX_BYTES;
+use crate::partial::{MAX_BYTES, ipc};
 
 /// The record header that holds a manifest's head.
 pub const HEADER: &str = "headway-manifest";
@@ -216,11 +214,12 @@ pub fn encode_batches(batches: &[RecordBatch]) -> Result<Vec<u8>, SnapshotError>
         writer.write(batch)?;
     }
     writer.finish()?;
-    Ok(writer.into_inner()?)
+    let bytes = writer.into_inner()?;
+    ipc::check(&bytes)?;
+    Ok(bytes)
 }
 
-/// The batches of an Arrow IPC stream.
+/// The batches of an Arrow IPC stream, which is not trusted (see [`crate::partial`]).
 pub fn decode_batches(value: &[u8]) -> Result<Vec<RecordBatch>, SnapshotError> {
-    let reader = StreamReader::try_new(Cursor::new(value), None)?;
-    Ok(reader.collect::<Result<_, _>>()?)
+    Ok(ipc::read(value)?)
 }

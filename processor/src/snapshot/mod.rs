@@ -24,6 +24,9 @@ pub enum SnapshotError {
     /// Arrow failed.
     #[error("rows of the state can't be read or written as Arrow IPC")]
     Rows(#[from] arrow::error::ArrowError),
+    /// They are no stream of plain columns, or too large for memory.
+    #[error("rows of the state can't be read or written")]
+    Stream(#[from] crate::partial::PartialError),
     /// The manifest can't be read or written.
     #[error("the manifest of the state can't be read: {detail}")]
     Manifest {

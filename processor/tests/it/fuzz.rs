@@ -10,11 +10,12 @@ mod targets;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("sql", targets::sql),
     ("partial_header", targets::partial_header),
     ("partial_rows", targets::partial_rows),
     ("fold", targets::fold),
+    ("manifest", targets::manifest),
     ("offset_metadata", targets::offset_metadata),
 ];
 
