@@ -1,4 +1,4 @@
-//! `processor/jobs/taxi_analytics.sql` against loops over the rows of the CSV.
+//! `processor/jobs/taxi_analytics.sql` and `taxi_zones.sql` against loops over the rows of the CSV.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -248,5 +248,105 @@ fn the_analytics_of_real_trips_come_to_what_a_batch_comes_to() {
             &ledger(&output),
             &file.display().to_string(),
         );
+    }
+}
+
+/// The zone and borough of a cell, in a table of some cells: most have both, some only a zone.
+type Zones = BTreeMap<String, (String, Option<String>)>;
+
+fn cell_of(trip: &Trip) -> Option<String> {
+    let [_, _, longitude, latitude] = trip.coordinates;
+    let place = h3o::LatLng::new(latitude, longitude).unwrap();
+    let cell = u64::from(place.to_cell(h3o::Resolution::Nine));
+    (longitude != 0.0 && latitude != 0.0).then(|| format!("{cell:x}"))
+}
+
+/// A table of four in five of the cells that trips end in.
+fn some_zones(trips: &[Trip]) -> Zones {
+    let cells: BTreeSet<String> = trips.iter().filter_map(cell_of).collect();
+    let named = cells
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| number % 5 > 0);
+    let zones = named.map(|(number, cell)| {
+        let borough = (number % 7 > 0).then(|| format!("borough {}", number % 3));
+        (cell, (format!("zone {}", number % 40), borough))
+    });
+    zones.collect()
+}
+
+/// The ten best of each window, by the names that trips are counted under.
+fn best<K: Ord + Clone>(trips: &[Trip], name: impl Fn(&str) -> K) -> BTreeMap<(i64, K), Sum> {
+    let mut windows: BTreeMap<i64, BTreeMap<K, Sum>> = BTreeMap::new();
+    for trip in trips {
+        if let Some(cell) = cell_of(trip) {
+            let start = trip.pickup_ms.div_euclid(WINDOW_MS) * WINDOW_MS;
+            let names = windows.entry(start).or_default();
+            names.entry(name(&cell)).or_default().add(trip.distance_km);
+        }
+    }
+    let mut best = BTreeMap::new();
+    for (start, names) in windows {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_by_key(|(_, of)| -of.trips);
+        let ten = names.into_iter().take(10);
+        best.extend(ten.map(|(name, of)| ((start, name), of)));
+    }
+    best
+}
+
+#[test]
+fn the_zones_of_generated_trips_come_to_what_a_batch_comes_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = generate(folder.path(), 50_000, 29);
+    let rows = oracle::read(&file);
+    let zones = some_zones(&rows.good);
+    assert!(zones.len() > 50, "{}", zones.len());
+    let mut csv = "cell,zone,borough\n".to_owned();
+    for (cell, (zone, borough)) in &zones {
+        csv += &format!("{cell},{zone},{}\n", borough.as_deref().unwrap_or_default());
+    }
+    std::fs::write(folder.path().join("zones.csv"), csv).unwrap();
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../processor/jobs");
+    let job = folder.path().join("taxi_zones.sql");
+    std::fs::copy(jobs.join("taxi_zones.sql"), &job).unwrap();
+    let dir = folder.path().join("run");
+    let output = demo(&file, &dir, &["--job", job.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let ledger = ledger(&output);
+    assert_eq!(ledger["balanced"], true, "{ledger:#}");
+
+    let unknown = || "unknown".to_owned();
+    let zone = |cell: &str| {
+        zones
+            .get(cell)
+            .map_or_else(unknown, |(zone, _)| zone.clone())
+    };
+    let borough = |cell: &str| {
+        let known = zones.get(cell).and_then(|(_, borough)| borough.clone());
+        known.unwrap_or_else(unknown)
+    };
+    let text = |body: &Value, name: &str| body[name].as_str().unwrap().to_owned();
+    let expected = best(&rows.good, |cell| (borough(cell), zone(cell)));
+    assert!(
+        expected
+            .keys()
+            .any(|(_, (borough, _))| borough == "unknown")
+    );
+    let found = documents(&dir, "top_zones", |body| {
+        (start(body), (text(body, "borough"), text(body, "zone")))
+    });
+    for (key, of, body) in pairs(&expected, &found, "top_zones") {
+        assert_eq!(body["trip_count"], of.trips, "{key:?}");
+        assert_near(&body["average_trip_distance"], of.mean(), "top_zones");
+    }
+    let expected = best(&rows.good, borough);
+    let found = documents(&dir, "top_boroughs", |body| {
+        (start(body), text(body, "borough"))
+    });
+    for (key, of, body) in pairs(&expected, &found, "top_boroughs") {
+        assert_eq!(body["trip_count"], of.trips, "{key:?}");
+        assert_near(&body["average_trip_distance"], of.mean(), "top_boroughs");
     }
 }

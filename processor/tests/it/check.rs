@@ -161,7 +161,7 @@ fn files_that_are_not_there_are_a_usage_error() {
 }
 
 #[test]
-fn the_other_shipped_job_can_run() {
+fn the_other_shipped_jobs_can_run() {
     let files = Files::new();
     files.write(
         "analytics.sql",
@@ -170,6 +170,11 @@ fn the_other_shipped_job_can_run() {
     let output = files.run(&["check", "analytics.sql", "--schema", TRIPS]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stdout(&output), "analytics.sql: can run; 3 queries\n");
+    files.write("zones.sql", include_str!("../../jobs/taxi_zones.sql"));
+    files.write("zones.csv", "cell,zone,borough\n892a1072b5bffff,Midtown,\n");
+    let output = files.run(&["check", "zones.sql", "--schema", TRIPS]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "zones.sql: can run; 2 queries\n");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::options::{Options, format};
-use super::{Emit, JobError, Location, Script, Sink, Source, bounds, columns, reference, select, suggest};
+use super::{
+    Emit, JobError, Location, Script, Sink, Source, bounds, columns, reference, select, suggest,
+};
 
 const SOURCE_OPTIONS: [&str; 8] = [
     "topic",
