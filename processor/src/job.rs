@@ -16,6 +16,7 @@ use schemas::{Registry, RegistryError, SchemaId};
 
 use crate::columns;
 use crate::offsets;
+use crate::record::{self, JobRecord, RecordError};
 use crate::tables::{self, ReferenceTables};
 use crate::topics::{self, QueryTopics, TopicError};
 
@@ -156,6 +157,9 @@ pub enum JobLoadError {
         /// Its topic.
         topic: String,
     },
+    /// Its application id is another job's.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The registered schema of a sink does not fit the query's results.
     #[error(
         "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
@@ -226,6 +230,8 @@ impl Job {
             }
         }
         let tables = tables::open(log, &script, &plans, &sources_columns, &options)?;
+        let record = JobRecord::new(options.shards, &plans);
+        record::check(log, &options.application_id, &record)?;
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
         let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -283,6 +289,17 @@ impl Job {
             let declared = first.and_then(|plan| plan.source.columns.as_ref());
             source.reader = Reader::of(texts.get(topic), declared, &wanted).map_err(unusable)?;
         }
+        ensure_fitting(
+            log,
+            topics::job_wanted(&options.application_id),
+            options.durability,
+        )?;
+        let fingerprints: BTreeMap<&str, u64> = queries
+            .iter()
+            .filter(|query| query.folded.is_some())
+            .map(|query| (query.plan.name.as_str(), query.fingerprint))
+            .collect();
+        record::keep(log, &options.application_id, &record, &fingerprints)?;
         Ok(Self {
             options,
             sources,
@@ -368,13 +385,7 @@ impl JobQuery {
             options.shards,
             source.partitions,
         );
-        let fitting = |wanted: Wanted| {
-            let wanted = wanted.durable(options.durability);
-            topics::ensure(log, &wanted.spec)?;
-            let found = topics::existing_source(log, &wanted.spec.name)?;
-            check(&found, wanted.role, options.durability).map_err(TopicError::from)?;
-            Ok::<_, JobLoadError>(wanted.spec.name)
-        };
+        let fitting = |wanted: Wanted| ensure_fitting(log, wanted, options.durability);
         fitting(output)?;
         let folded = match plan.window {
             None => None,
@@ -404,6 +415,19 @@ impl JobQuery {
             plan: Arc::new(plan),
         })
     }
+}
+
+/// Creates a topic, or finds one that can be used.
+fn ensure_fitting(
+    log: &dyn Log,
+    wanted: Wanted,
+    durability: Durability,
+) -> Result<String, TopicError> {
+    let wanted = wanted.durable(durability);
+    topics::ensure(log, &wanted.spec)?;
+    let found = topics::existing_source(log, &wanted.spec.name)?;
+    check(&found, wanted.role, durability)?;
+    Ok(wanted.spec.name)
 }
 
 fn fed_by(script: &Script, source: &str) -> Vec<usize> {

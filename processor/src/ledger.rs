@@ -38,6 +38,40 @@ pub struct QueryLedger {
     pub ended: bool,
     /// Offsets of the source that are taken, by partition.
     pub source_offsets: Vec<Offset>,
+    /// What was given up by hand: rows that lay there are in no count.
+    pub gaps: Vec<LedgerGap>,
+}
+
+/// Something that was given up by hand ([`crate::gaps`]).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LedgerGap {
+    /// The source topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// The shard that lost it; `None`: it was not read, so that it is missing in all.
+    pub shard: Option<i32>,
+    /// The first offset.
+    pub from: Offset,
+    /// The first behind.
+    pub to: Offset,
+}
+
+impl std::fmt::Display for LedgerGap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            topic,
+            partition,
+            from,
+            to,
+            ..
+        } = self;
+        write!(f, "offsets {from} to {to} of {topic}-{partition}")?;
+        match self.shard {
+            None => write!(f, " were given up"),
+            Some(shard) => write!(f, " were given up for shard {shard}"),
+        }
+    }
 }
 
 /// Why a ledger can't be had.
@@ -75,8 +109,15 @@ pub fn read(
         query: query.into(),
         ..QueryLedger::default()
     };
-    for (_, offset, state) in committed::<SourceState>(log, application_id, source_topic)? {
+    for (partition, offset, state) in committed::<SourceState>(log, application_id, source_topic)? {
         ledger.source_offsets.push(offset);
+        ledger.gaps.extend(state.gaps.iter().map(|gap| LedgerGap {
+            topic: source_topic.into(),
+            partition: partition.partition,
+            shard: None,
+            from: gap.from,
+            to: gap.to,
+        }));
         ledger.rows_in += state.rows_in;
         ledger.undecodable += state.undecodable;
         if let Some(counts) = state.queries.get(place) {
@@ -92,7 +133,14 @@ pub fn read(
         &topics::partials(application_id, query),
     )?;
     ledger.ended = !shards.is_empty() && shards.iter().all(|(_, _, state)| state.ended);
-    for (_, _, state) in shards {
+    for (partition, _, state) in shards {
+        ledger.gaps.extend(state.gaps.iter().map(|gap| LedgerGap {
+            topic: source_topic.into(),
+            partition: gap.partition,
+            shard: Some(partition.partition),
+            from: gap.from,
+            to: gap.to,
+        }));
         ledger.merged += state.merged;
         ledger.late += state.late;
         ledger.closed += state.closed;

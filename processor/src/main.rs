@@ -10,15 +10,17 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use processor::job::{JobLoadError, JobOptions};
 use processor::metrics::Metrics;
+use processor::pages::pages;
 use processor::progress::Progress;
+use processor::query::Limits;
+use processor::query::recent::RecentBounds;
 use processor::worker::WorkerOptions;
-use processor::{Options, ProcessorError, run, windows};
+use processor::{Options, ProcessorError, run};
 use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
 use runtime::clock::SystemClock;
-use runtime::config::{Config, ConfigArgs};
+use runtime::config::{Config, ConfigArgs, ProcessorConfig};
 use runtime::lifecycle::Lifecycle;
 use runtime::shutdown::on_signals;
-use runtime::telemetry::json_page;
 use runtime::topics::Durability;
 
 /// Runs a job of SQL over event-time windows, exactly once, with its state in the log.
@@ -30,7 +32,9 @@ use runtime::topics::Durability;
   processor                                                  run the configured job
   processor check job.sql                                    can it run? what to write instead?
   processor check job.sql --schema trips=taxi_trip.avsc      the same without a registry
-  processor explain job.sql                                  fragments, topics, state and time of its queries")]
+  processor explain job.sql                                  fragments, topics, state and time of its queries
+  processor offsets show                                     how far is the configured application?
+  processor reset --dry-run                                  what would it take to begin anew?")]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -57,11 +61,14 @@ struct Cli {
 enum Command {
     Check(commands::CheckArgs),
     Explain(commands::ExplainArgs),
+    #[command(subcommand)]
+    Offsets(commands::OffsetsCommand),
+    Reset(commands::ResetArgs),
     /// Print a shell's completion script
     Completions(Completions),
 }
 
-/// What is logged of a check unless the user asks for more: its answer is what people look at.
+/// What is logged of a command unless the user asks for more: its answer is what people look at.
 const QUIET: &str = "warn";
 
 impl Cli {
@@ -79,8 +86,8 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
     let completions = match &cli.command {
-        Some(Command::Check(_) | Command::Explain(_)) => return look(cli),
         Some(Command::Completions(completions)) => Some(completions),
+        Some(_) => return look(cli),
         None => None,
     };
     let Some(config) = configure::<Cli>(&cli.config, cli.flags(), completions)? else {
@@ -89,9 +96,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     let settings = &config.processor;
     let sql = job(&settings.job)?;
     let progress = Arc::new(Progress::default());
-    let shown = Arc::clone(&progress);
-    let page = json_page("/windows", move || windows::page(&shown));
-    let service = Service::start_with(&config, page)?;
+    let service = Service::start_with(&config, pages(&progress, limits(settings)))?;
     let ready = service.condition("state");
     let tables_ready = service.condition("reference tables");
     let (log, registry) = service.connect(&config)?;
@@ -113,6 +118,10 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             static_membership: settings.static_membership,
             idle_marks: !cli.once,
             snapshot_cost: settings.snapshot_after_rows,
+            recent: RecentBounds {
+                rows: settings.recent_rows,
+                bytes: settings.recent_bytes,
+            },
             ..WorkerOptions::default()
         },
         log,
@@ -156,7 +165,16 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Looks at a job without running it.
+/// What bounds queries of state; `None` if there are to be none.
+fn limits(settings: &ProcessorConfig) -> Option<Limits> {
+    settings.query_enabled.then(|| Limits {
+        rows: settings.query_rows,
+        timeout: settings.query_timeout_ms.duration(),
+        memory_bytes: settings.query_memory_bytes,
+    })
+}
+
+/// Looks at a job or an application without running it.
 fn look(cli: &Cli) -> anyhow::Result<Exit> {
     let mut config = Config::load(&cli.config, &cli.flags().table())?;
     if cli.config.print_config {
@@ -170,6 +188,8 @@ fn look(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Some(Command::Check(args)) => commands::run_check(args, &config),
         Some(Command::Explain(args)) => commands::run_explain(args, &config),
+        Some(Command::Offsets(command)) => commands::run_offsets(command, &config),
+        Some(Command::Reset(args)) => commands::run_reset(args, &config),
         Some(Command::Completions(_)) | None => Ok(Exit::Done),
     }
 }

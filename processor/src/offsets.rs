@@ -21,7 +21,40 @@ pub struct SourceState {
     pub undecodable: u64,
     /// By query, in the job's order.
     pub queries: Vec<ScanCounts>,
+    /// Where the next range begins, if it is to cover what was given up in front of the offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range_from: Option<i64>,
+    /// What was given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
 }
+
+/// Offsets of a source partition that were given up by hand: what lay there is not counted, and may not be in any result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// The first of them.
+    pub from: i64,
+    /// The first behind them.
+    pub to: i64,
+}
+
+/// A [`Gap`] in the ranges of a source partition, as a shard sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeGap {
+    /// The source partition.
+    pub partition: i32,
+    /// Where the last range before it ended.
+    pub from: i64,
+    /// Where the next one begins.
+    pub to: i64,
+}
+
+/// The most gaps of a source partition that are accepted: they stand in metadata, which has little room.
+pub const MAX_GAPS: usize = 4;
+/// The most gaps that are accepted in the ranges of a shard: several source partitions may have some.
+pub const MAX_RANGE_GAPS: usize = 32;
 
 /// What one query's scan did with the rows of a source partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +124,14 @@ pub fn most_queries() -> usize {
             rows_in: most,
             undecodable: most,
             queries: vec![ScanCounts::from(StoredCounts::Numbers([most; 4])); queries],
+            range_from: Some(i64::MAX),
+            gaps: vec![
+                Gap {
+                    from: i64::MAX,
+                    to: i64::MAX
+                };
+                MAX_GAPS
+            ],
         };
         // Numbers can always be written.
         encode(&state).map_or(usize::MAX, |text| text.len())
@@ -102,7 +143,7 @@ pub fn most_queries() -> usize {
 }
 
 /// Beside a partials partition's offset: what the shard has taken and given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardState {
     /// Row × window pairs merged.
@@ -130,6 +171,9 @@ pub struct ShardState {
     /// transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given: Option<Cursor>,
+    /// Gaps in the ranges of its partials that were accepted by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<RangeGap>,
 }
 
 /// How far the results of one partials record are out.

@@ -8,12 +8,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine::fold::OpenWindow;
 use engine::watermark::{PartitionTime, Watermark};
 
+use crate::query::views::Views;
+
 /// What the workers of a process last said of their tasks.
 #[derive(Debug, Default)]
 pub struct Progress {
     inner: Mutex<Inner>,
     /// How often open windows were asked for.
     asked: AtomicU64,
+    /// State, for those who ask for it.
+    pub views: Views,
 }
 
 #[derive(Debug, Default)]
@@ -159,6 +163,7 @@ impl Progress {
                 if let Some(shard) = inner.shards.get_mut(&shard) {
                     shard.restored = 1.0;
                 }
+                self.views.gone(query, partition);
             }
         }
     }
@@ -224,7 +229,12 @@ impl Progress {
         self.lock().windows.clone()
     }
 
-    /// All shards, by query and number.
+    /// The shards that are here, by query and number.
+    pub fn shards_here(&self) -> Vec<(String, i32)> {
+        self.lock().windows.keys().cloned().collect()
+    }
+
+    /// What was last heard of all shards that have ever been here, by query and number.
     pub fn shards(&self) -> BTreeMap<(String, i32), ShardProgress> {
         self.lock().shards.clone()
     }

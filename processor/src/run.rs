@@ -91,6 +91,7 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
         &options.registry,
         options.job.clone(),
     )?);
+    options.progress.views.run(&job, &options.log);
     let abandon = Arc::new(AtomicBool::new(false));
     let readers = Readers::start(options, &job, &abandon)?;
     let result = match all_read(options, &job, &abandon) {

@@ -20,6 +20,16 @@ pub fn state(application_id: &str, query: &str) -> String {
     format!("{application_id}.{query}.state")
 }
 
+/// Where it stands what an application's state depends on: `<application id>.job`.
+pub fn job(application_id: &str) -> String {
+    format!("{application_id}.job")
+}
+
+/// The same, as it is created.
+pub fn job_wanted(application_id: &str) -> Wanted {
+    Wanted::new(job(application_id), 1, Use::Latest).fixed()
+}
+
 /// A query's own topics, as they are created.
 #[derive(Clone, Debug)]
 pub struct QueryTopics {

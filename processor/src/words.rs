@@ -38,7 +38,7 @@ pub(crate) fn length_ms(ms: i64) -> String {
 }
 
 /// Milliseconds since 1970 as `2026-01-31T12:00:00.000Z`.
-pub(crate) fn instant(ms: i64) -> String {
+pub fn instant(ms: i64) -> String {
     match timestamp_ms_to_datetime(ms) {
         Some(at) => at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         None => format!("{ms} ms since 1970"),

@@ -1,7 +1,7 @@
 //! What a pipeline needs, by its configuration and its job.
 
 use engine::sql::{Script, TableOrigin};
-use processor::topics::QueryTopics;
+use processor::topics::{QueryTopics, job_wanted};
 use runtime::config::Config;
 use runtime::dead_letter::dlq_wanted;
 use runtime::log::{Log, LogError};
@@ -104,6 +104,10 @@ impl Plan {
             if let TableOrigin::Topic { topic, .. } = &table.origin {
                 plan.add(Wanted::new(topic, default, Use::Table), "a reference table");
             }
+        }
+        if script.is_some_and(|script| !script.inserts.is_empty()) {
+            let job = job_wanted(&config.processor.application_id);
+            plan.add(job, "what the job's state depends on");
         }
         for topic in &config.sink_s3.topics {
             plan.add(rows(Wanted::new(topic, default, Use::Records)), "sink-s3");

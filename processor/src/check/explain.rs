@@ -1,12 +1,11 @@
 //! What a job's queries do, fragment by fragment: for people, and as JSON for programs.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use engine::plan::{Query, Spread};
-use engine::sql::{Clauses, Emit, Format, ReferenceTable};
+use engine::sql::{Emit, Format, Script};
 use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use serde::Serialize;
@@ -146,31 +145,31 @@ pub fn explain(
     shards: u32,
     partitions: &dyn Fn(&str) -> Option<i32>,
 ) -> Explained {
-    let queries = checked.queries.iter().map(|query| {
-        let clauses = checked
-            .script
-            .inserts
-            .iter()
-            .find(|insert| insert.sink == query.name)
-            .map(engine::sql::Insert::clauses)
-            .unwrap_or_default();
-        let tables = &checked.script.tables;
-        explained(query, tables, clauses, application_id, shards, partitions)
-    });
+    let queries = checked
+        .queries
+        .iter()
+        .map(|query| explained(query, &checked.script, application_id, shards, partitions));
     Explained {
         application_id: application_id.into(),
         queries: queries.collect(),
     }
 }
 
-fn explained(
+/// Explains a query of a job.
+pub(crate) fn explained(
     query: &Query,
-    tables: &BTreeMap<String, ReferenceTable>,
-    clauses: Clauses,
+    script: &Script,
     application_id: &str,
     shards: u32,
     partitions: &dyn Fn(&str) -> Option<i32>,
 ) -> QueryExplained {
+    let tables = &script.tables;
+    let clauses = script
+        .inserts
+        .iter()
+        .find(|insert| insert.sink == query.name)
+        .map(engine::sql::Insert::clauses)
+        .unwrap_or_default();
     let (source, sink) = (&query.source, &query.sink);
     let topic = |role, topic: String, key: &str| Topic {
         role,

@@ -20,7 +20,10 @@ use schemas::RegistryError;
 
 use crate::{columns, tables};
 
-pub use explain::{Explained, explain};
+pub(crate) use explain::explained;
+pub use explain::{
+    Column, Explained, Finish, Merge, QueryExplained, Scan, State, Time, Topic, explain,
+};
 pub use lookups::Lookup;
 pub use render::render;
 

@@ -10,7 +10,7 @@ use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
 
 use crate::job::JobQuery;
-use crate::offsets::{Cursor, ShardState};
+use crate::offsets::{Cursor, RangeGap, ShardState};
 use crate::partial::{self, PartialError};
 
 /// The fold of one shard.
@@ -22,6 +22,8 @@ pub struct MergeTask {
     query: Arc<JobQuery>,
     live: Progress,
     committed: Progress,
+    /// Gaps in its ranges that were accepted by hand.
+    gaps: Vec<RangeGap>,
     /// Partials below this offset were folded before; what they gave is out already.
     restore_to: Offset,
     /// The offset of the snapshot that it was made from.
@@ -117,10 +119,13 @@ impl MergeTask {
         partition: TopicPartition,
         query_index: usize,
         query: Arc<JobQuery>,
-        (fold, position): (Fold, Offset),
+        (mut fold, position): (Fold, Offset),
         restore_to: Offset,
         state: ShardState,
     ) -> Self {
+        for gap in &state.gaps {
+            fold.accept_gap(gap.partition, gap.from, gap.to);
+        }
         let live = Progress {
             fold,
             position,
@@ -141,6 +146,7 @@ impl MergeTask {
             pieces: None,
             room: usize::MAX,
             max_close_rows: usize::MAX,
+            gaps: state.gaps,
         }
     }
 
@@ -376,13 +382,37 @@ impl MergeTask {
 
     /// What the shard has taken and given.
     pub fn state(&self) -> ShardState {
-        self.live
-            .state(self.query.plan.window.is_some_and(Window::is_bounded))
+        let bounded = self.query.plan.window.is_some_and(Window::is_bounded);
+        ShardState {
+            gaps: self.gaps.clone(),
+            ..self.live.state(bounded)
+        }
     }
 
     /// The fold, to be looked at.
     pub fn fold(&self) -> &Fold {
         &self.live.fold
+    }
+
+    /// Windows that were closed at the last commit, and whose results were not all out: each from this piece on.
+    pub fn committed_closing(&self) -> Vec<(ClosedWindow, usize)> {
+        let Some(closing) = &self.committed.closing else {
+            return Vec::new();
+        };
+        let given = closing.given;
+        let windows = closing.windows.iter().cloned().enumerate();
+        windows
+            .skip(given.windows)
+            .map(|(place, window)| match place == given.windows {
+                true => (window, given.pieces),
+                false => (window, 0),
+            })
+            .collect()
+    }
+
+    /// The fold as it was at the last commit: while state is restored, as far as that is.
+    pub fn committed_fold(&self) -> &Fold {
+        &self.committed.fold
     }
 
     /// Whether every source partition has ended, and that is committed.
@@ -434,6 +464,7 @@ impl Progress {
             },
             ended: self.fold.watermark().ended() && self.closing.is_none(),
             given: self.closing.as_ref().map(|closing| closing.given),
+            gaps: Vec::new(),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use error::chain;
 use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
+use crate::query::recent::RecentBounds;
 use session::Session;
 
 /// How a worker works.
@@ -51,6 +52,8 @@ pub struct WorkerOptions {
     pub max_close_rows: usize,
     /// Into blocks of how many rows large state is cut, if not as many as usual. All members must agree.
     pub block_rows: Option<usize>,
+    /// How many of each query's last results are kept to be looked at.
+    pub recent: RecentBounds,
 }
 
 impl Default for WorkerOptions {
@@ -67,6 +70,7 @@ impl Default for WorkerOptions {
             snapshot_bytes: 4 * 1024 * 1024,
             max_close_rows: 262_144,
             block_rows: None,
+            recent: RecentBounds::default(),
         }
     }
 }

@@ -14,6 +14,8 @@ use super::error::Doing;
 use super::transaction::Transaction;
 use crate::job::{Job, JobQuery};
 use crate::metrics::Metrics;
+use crate::query::recent::{Recent, RecentBounds};
+use crate::query::views::Views;
 use crate::task::merge::{Given, key_text};
 use crate::task::scan::Dead;
 
@@ -25,6 +27,8 @@ pub(super) struct Outputs {
     queries: Vec<QueryOutput>,
     dead_letters: DeadLetterWriter,
     metrics: Arc<Metrics>,
+    /// How much of each query's results is kept to be looked at.
+    kept: RecentBounds,
 }
 
 /// Where reports of late rows go.
@@ -35,6 +39,8 @@ struct LateOutput {
 
 struct QueryOutput {
     query: Arc<JobQuery>,
+    /// Final results that were sent and are not committed yet.
+    unsettled: Recent,
     encoder: BatchEncoder,
     late: Option<LateOutput>,
     key_columns: Vec<usize>,
@@ -46,6 +52,7 @@ impl Outputs {
         registry: &Arc<dyn Registry>,
         metrics: &Arc<Metrics>,
         edge_metrics: &runtime::metrics::Metrics,
+        kept: RecentBounds,
     ) -> Result<Self, WorkerError> {
         let queries = job
             .queries
@@ -57,6 +64,7 @@ impl Outputs {
             queries,
             dead_letters,
             metrics: Arc::clone(metrics),
+            kept,
         })
     }
 
@@ -87,14 +95,34 @@ impl Outputs {
             .send(producer, &partition.topic, &refused)?)
     }
 
-    /// Sends what a shard of a query gave.
+    /// Shows the results that were sent: they are committed.
+    pub(super) fn committed(&mut self, views: &Views) {
+        for output in &mut self.queries {
+            if !output.unsettled.is_empty() {
+                views.results(&output.query.plan.name, &mut output.unsettled, self.kept);
+            }
+        }
+    }
+
+    /// Forgets the results that were sent: they are not, and will be sent again.
+    pub(super) fn rolled_back(&mut self) {
+        for output in &mut self.queries {
+            output.unsettled = Recent::default();
+        }
+    }
+
+    /// Sends what a query gave; a shard of it, unless it has none.
     pub(super) fn given(
         &mut self,
         transaction: &mut Transaction,
         query: usize,
+        shard: Option<i32>,
         given: Given,
     ) -> Result<(), WorkerError> {
         let output = &mut self.queries[query];
+        if let Given::Results(rows) = &given {
+            output.unsettled.push(shard, rows, self.kept);
+        }
         match given {
             Given::Results(rows) | Given::Changes(rows) => {
                 self.metrics.results_out.inc_by(rows.num_rows() as u64);
@@ -179,6 +207,7 @@ impl QueryOutput {
         };
         Ok(Self {
             query: Arc::clone(query),
+            unsettled: Recent::default(),
             encoder,
             late,
             key_columns,

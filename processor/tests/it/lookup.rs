@@ -615,7 +615,9 @@ fn a_join_that_changes_is_refused_over_old_partials_and_a_file_that_changes_is_n
     fixture.begin(&job(CSV, "LEFT JOIN"));
     let text = refusal(&fixture, &job(CSV, "JOIN"));
     assert!(
-        text.contains("fingerprint") && text.contains("new application id"),
+        text.contains("lookup: no longer left vendors")
+            && text.contains("lookup: new is inner vendors")
+            && text.contains("new application id"),
         "{text}"
     );
     table(6);

@@ -129,8 +129,13 @@ fn a_changed_job_over_old_partials_is_refused() {
     fixture.begin(&job_sql("1 minute", ""));
     let changed = job_sql("1 minute", "").replace("passenger_count > 0", "passenger_count > 1");
     let text = refusal(&fixture, &changed);
-    assert!(
-        text.contains("fingerprint") && text.contains("new application id"),
-        "{text}"
-    );
+    for named in [
+        "query per_minute: where: was passenger_count > 0, is passenger_count > 1",
+        "new application id",
+        "processor cutover",
+        "processor reset",
+    ] {
+        assert!(text.contains(named), "{named}: {text}");
+    }
+    assert!(!text.contains("group by"), "{text}");
 }

@@ -78,6 +78,15 @@ pub(super) fn between_keys(
         "processor.commit_interval_ms",
         config.processor.commit_interval_ms.0,
     );
+    at_least_one("processor.query_rows", config.processor.query_rows as u64);
+    at_least_one(
+        "processor.query_timeout_ms",
+        config.processor.query_timeout_ms.0,
+    );
+    at_least_one(
+        "processor.query_memory_bytes",
+        config.processor.query_memory_bytes as u64,
+    );
     at_least_one(
         "producer.commit_interval_ms",
         config.producer.commit_interval_ms.0,

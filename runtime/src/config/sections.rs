@@ -176,6 +176,18 @@ pub struct ProcessorConfig {
     pub spill_dir: PathBuf,
     /// What the jitter of `mask_coordinate` is derived from.
     pub mask_salt: Secret,
+    /// Whether state can be asked for over HTTP.
+    pub query_enabled: bool,
+    /// The most rows of an answer.
+    pub query_rows: usize,
+    /// The longest that an answer may take.
+    pub query_timeout_ms: Millis,
+    /// The most memory of copied rows, and of an answer.
+    pub query_memory_bytes: usize,
+    /// How many last results are kept of each query.
+    pub recent_rows: usize,
+    /// The most memory of them.
+    pub recent_bytes: usize,
 }
 
 /// Where a request to S3 names the bucket.

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
-    Bounds, Committed, Consumer, ConsumerOptions, Delivered, Event, GroupMetadata, Log, LogError,
-    NewRecord, Offset, OffsetCommit, Producer, ProducerOptions, TopicDescription, TopicPartition,
-    TopicSpec,
+    Bounds, Committed, Consumer, ConsumerOptions, Delivered, Event, GroupMember, GroupMetadata,
+    Log, LogError, NewRecord, Offset, OffsetCommit, Producer, ProducerOptions, TopicDescription,
+    TopicPartition, TopicSpec,
 };
 
 /// Where a fault strikes.
@@ -242,6 +242,16 @@ impl Log for FaultLog {
     ) -> Result<Vec<Option<Committed>>, LogError> {
         self.steps.alive()?;
         self.inner.committed(group, partitions)
+    }
+
+    fn members(&self, group: &str) -> Result<Vec<GroupMember>, LogError> {
+        self.steps.alive()?;
+        self.inner.members(group)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.steps.alive()?;
+        self.inner.delete_group(group)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError> {

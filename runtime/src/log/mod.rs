@@ -96,6 +96,16 @@ pub trait Log: Send + Sync {
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError>;
 
+    /// Who is in a group: in no particular order; nobody where there is no such group. A member that died is in it until
+    /// its session timeout.
+    fn members(&self, group: &str) -> Result<Vec<GroupMember>, LogError>;
+
+    /// Deletes a group, and with it the offsets that it has committed; no error when there is none of that name.
+    ///
+    /// # Errors
+    /// [`LogError::State`] while it has members.
+    fn delete_group(&self, group: &str) -> Result<(), LogError>;
+
     /// Deletes the records below an offset (Kafka's DeleteRecords, KIP-107): the partition then starts there.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError>;
 }
@@ -223,6 +233,17 @@ pub struct Bounds {
     pub stable: Offset,
     /// The high watermark: the offset that the next record will get.
     pub end: Offset,
+}
+
+/// A member of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMember {
+    /// What it calls itself ([`ConsumerOptions::client_id`]).
+    pub client_id: String,
+    /// From where it is connected, as the broker says it; empty for the embedded log.
+    pub host: String,
+    /// Which partitions it has, or is to have once the group has come to rest, in order.
+    pub partitions: Vec<TopicPartition>,
 }
 
 /// A committed offset.
@@ -401,7 +422,8 @@ pub trait Consumer: Send {
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Committed>>, LogError>;
 
-    /// Commits offsets outside any transaction, and waits for the broker's answer.
+    /// Commits offsets outside any transaction, and waits for the broker's answer. A consumer that has not subscribed
+    /// commits for its group from outside: that is allowed only while the group has no members.
     ///
     /// # Errors
     /// [`LogError::StaleGeneration`] when the member no longer has its place in the group;

@@ -1,10 +1,11 @@
 //! The HTTP edge: `/metrics`, `/health`, `/ready`, and what a part adds. It has a thread and a small runtime of its own,
 //! so that workers that block can't hold it up.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread::JoinHandle;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -126,6 +127,50 @@ pub fn json_page<T: serde::Serialize>(
     Router::new().route(path, get(serve))
 }
 
+/// What a page answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: String,
+}
+
+impl PageAnswer {
+    /// An answer in JSON, which `body` already is.
+    pub fn json(status: u16, body: String) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            body,
+        }
+    }
+}
+
+/// A page that answers what its query string asks, made anew for each request. `answer` may block for a while.
+pub fn asked_page(
+    path: &str,
+    answer: impl Fn(&BTreeMap<String, String>) -> PageAnswer + Clone + Send + Sync + 'static,
+) -> Router {
+    let serve = async move |Query(asked): Query<BTreeMap<String, String>>| {
+        match tokio::task::spawn_blocking(move || answer(&asked)).await {
+            Ok(PageAnswer {
+                status,
+                content_type,
+                body,
+            }) => {
+                let status =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+            }
+            Err(error) => failed(&error),
+        }
+    };
+    Router::new().route(path, get(serve))
+}
+
 fn failed(error: &dyn std::fmt::Display) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
 }
@@ -187,7 +232,11 @@ mod tests {
         let (log, restore) = (readiness.condition("log"), readiness.condition("restore"));
         let more = Router::new()
             .route("/windows", get(|| async { "open" }))
-            .merge(json_page("/page", || json!({"open": [7]})));
+            .merge(json_page("/page", || json!({"open": [7]})))
+            .merge(asked_page("/asked", |asked| match asked.get("q") {
+                Some(q) => PageAnswer::json(200, json!(q).to_string()),
+                None => PageAnswer::json(400, "{}".into()),
+            }));
         let edge = HttpEdge::start("127.0.0.1:0", metrics, readiness, more).unwrap();
 
         let (status, head, body) = get_path(edge.address(), "/metrics");
@@ -209,6 +258,10 @@ mod tests {
         );
         assert!(head.contains("content-type: application/json"), "{head}");
         assert_eq!(get_path(edge.address(), "/nothing").0, 404);
+        let (status, head, body) = get_path(edge.address(), "/asked?q=a%20b%2B%26c");
+        assert_eq!((status, body.as_str()), (200, "\"a b+&c\""));
+        assert!(head.contains("content-type: application/json"), "{head}");
+        assert_eq!(get_path(edge.address(), "/asked").0, 400);
 
         log.ready();
         restore.progress(41.26, "replaying shard 3");

@@ -6,12 +6,12 @@ mod readiness;
 
 use std::net::SocketAddr;
 
-use axum::Router;
 use prometheus::Registry;
 
 use crate::config::TelemetryConfig;
 
-pub use http::{HttpEdge, json_page};
+pub use axum::Router;
+pub use http::{HttpEdge, PageAnswer, asked_page, json_page};
 pub use logs::colour;
 pub use logs::init as init_logs;
 pub use readiness::{Condition, Readiness};

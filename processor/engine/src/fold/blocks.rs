@@ -121,7 +121,7 @@ impl Blocks {
 }
 
 /// What rows take in memory: of a batch that shares its buffers with others, its own part.
-fn bytes_of(rows: &RecordBatch) -> usize {
+pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
     let bytes = |column: &arrow::array::ArrayRef| {
         let data = column.to_data();
         data.get_slice_memory_size()

@@ -57,7 +57,7 @@ impl ClosedPieces {
         self.next
     }
 
-    fn batches(&mut self, query: &Query) -> Result<Option<Vec<RecordBatch>>, FoldError> {
+    pub(super) fn batches(&mut self, query: &Query) -> Result<Option<Vec<RecordBatch>>, FoldError> {
         let (found, under) = match &mut self.rest {
             Rest::Pieces { pieces, under } => (pieces.next(query)?, *under),
             Rest::All { runs, under } => match self.next {

@@ -388,21 +388,7 @@ impl Keyed {
         let ending = |start: &i64| start.saturating_add(size_ms) <= closes;
         for start in self.open_starts().into_iter().filter(ending) {
             let end = start.saturating_add(size_ms);
-            let mut keys: BTreeSet<&Key> = BTreeSet::new();
-            let from = (start, Key::from(&[][..]));
-            let to = (end, Key::from(&[][..]));
-            let range = (Bound::Included(&from), Bound::Excluded(&to));
-            keys.extend(self.times.range(range).map(|(_, key)| key));
-            let groups: Vec<Vec<Under<'_>>> = keys
-                .into_iter()
-                .map(|key| self.of_window(key, start))
-                .collect();
-            closed.push(ClosedWindow {
-                start,
-                end,
-                windows: 1,
-                source: Source::Rows(gather_in_parts(&groups, block_rows)?),
-            });
+            closed.push(self.whole(start, end, block_rows)?);
         }
         self.closed_to = closes;
         while let Some((pane, key)) = self.times.first().cloned() {
@@ -414,6 +400,58 @@ impl Keyed {
             self.dirty.remove(&(key, pane));
         }
         Ok(closed)
+    }
+
+    /// A window that lies fast in time, as it is now.
+    fn whole(&self, start: i64, end: i64, block_rows: usize) -> Result<ClosedWindow, FoldError> {
+        let mut keys: BTreeSet<&Key> = BTreeSet::new();
+        let from = (start, Key::from(&[][..]));
+        let to = (end, Key::from(&[][..]));
+        let range = (Bound::Included(&from), Bound::Excluded(&to));
+        keys.extend(self.times.range(range).map(|(_, key)| key));
+        let groups: Vec<Vec<Under<'_>>> = keys
+            .into_iter()
+            .map(|key| self.of_window(key, start))
+            .collect();
+        Ok(ClosedWindow {
+            start,
+            end,
+            windows: 1,
+            source: Source::Rows(gather_in_parts(&groups, block_rows)?),
+        })
+    }
+
+    /// What is open now: windows in order of their ends; of sessions and of groups without windows some thousand groups
+    /// at a time, in the order of their keys.
+    pub(super) fn as_closed(
+        &self,
+        block_rows: usize,
+    ) -> Box<dyn Iterator<Item = Result<ClosedWindow, FoldError>> + '_> {
+        if let Some(size_ms) = self.window.size_ms() {
+            return Box::new(
+                self.open_starts()
+                    .into_iter()
+                    .map(move |start| self.whole(start, start.saturating_add(size_ms), block_rows)),
+            );
+        }
+        let mut groups = self.groups.values();
+        Box::new(std::iter::from_fn(move || {
+            let some: Vec<Under<'_>> = groups
+                .by_ref()
+                .take(SLACK_ROWS)
+                .flat_map(|group| group.iter().map(Interval::own))
+                .collect();
+            let start = some.iter().map(|under| under.start).min()?;
+            let ends = some.iter().map(|under| under.interval.end);
+            let closed = |rows| ClosedWindow {
+                start,
+                end: ends.max().unwrap_or(start),
+                windows: some.len() as u64,
+                source: Source::Rows(vec![rows]),
+            };
+            let gathered = gather(&some).transpose()?;
+            Some(gathered.map(closed))
+        }))
     }
 
     /// Takes some intervals of a key out of the state.

@@ -15,6 +15,7 @@ mod check;
 mod closed;
 mod image;
 mod keyed;
+mod open;
 mod panes;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub struct Fold {
     state: State,
     history: History,
     counts: Counts,
+    /// Gaps in the ranges of source partitions that are accepted: partition, where it begins, where it ends.
+    gaps: Vec<(i32, i64, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -218,6 +221,7 @@ impl Fold {
             state,
             history: History::default(),
             counts: Counts::default(),
+            gaps: Vec::new(),
             query,
         }
     }
@@ -227,6 +231,12 @@ impl Fold {
     pub fn with_block_rows(mut self, rows: usize) -> Self {
         self.keeping.block_rows = rows.max(1);
         self
+    }
+
+    /// Takes a range of a source partition that begins at `to` as following on one that ended at `from`: somebody has
+    /// decided that what lay between is lost. It is no part of the state: it must be said again after a restore.
+    pub fn accept_gap(&mut self, partition: i32, from: i64, to: i64) {
+        self.gaps.push((partition, from, to));
     }
 
     /// Applies the partials record at `offset`: its header, and its rows (none in a mark).
@@ -366,6 +376,10 @@ impl Fold {
         match self.ranges.get(&header.partition) {
             _ if header.end < header.start => return Err(gap(header.start)),
             Some(&expected) if header.start == expected => {}
+            Some(&expected)
+                if self
+                    .gaps
+                    .contains(&(header.partition, expected, header.start)) => {}
             Some(&expected) if header.end <= expected && header.start < expected => {
                 return Ok(false);
             }

@@ -71,6 +71,27 @@ impl Panes {
         }
     }
 
+    /// The open windows as they are now, in order of their ends.
+    pub(super) fn as_closed(&self) -> impl Iterator<Item = ClosedWindow> + '_ {
+        self.starts().into_iter().map(|start| self.whole(start))
+    }
+
+    /// A window as it is now.
+    fn whole(&self, start: i64) -> ClosedWindow {
+        ClosedWindow {
+            start,
+            end: self.end_of(start),
+            windows: 1,
+            source: Source::Runs {
+                runs: self.runs(start).cloned().collect(),
+                under: match self.window {
+                    Window::Tumbling { .. } => None,
+                    _ => Some(start),
+                },
+            },
+        }
+    }
+
     fn end_of(&self, start: i64) -> i64 {
         start.saturating_add(self.size_ms)
     }
@@ -221,21 +242,7 @@ impl Panes {
                 break;
             }
         }
-        let closed = ending
-            .into_iter()
-            .map(|start| ClosedWindow {
-                start,
-                end: self.end_of(start),
-                windows: 1,
-                source: Source::Runs {
-                    runs: self.runs(start).cloned().collect(),
-                    under: match self.window {
-                        Window::Tumbling { .. } => None,
-                        _ => Some(start),
-                    },
-                },
-            })
-            .collect();
+        let closed = ending.into_iter().map(|start| self.whole(start)).collect();
         self.closed_to = closes;
         while let Some(entry) = self.by_start.first_entry() {
             let last = self.window.starts_over(*entry.key()).last();

@@ -275,6 +275,8 @@ impl ScanTask {
             return Ok(None);
         }
         let mut outgoing = Vec::new();
+        // What was given up by hand is part of the range, so that ranges join.
+        let start = self.state.range_from.take().unwrap_or(self.start);
         for (query, range) in self.queries.iter().zip(&mut self.range.queries) {
             let job_query = &self.job.queries[query.index];
             let partials = std::mem::take(&mut range.partials);
@@ -308,7 +310,7 @@ impl ScanTask {
                     topic_id: self.topic_id.clone(),
                     partition: self.partition.partition,
                     partitions,
-                    start: self.start,
+                    start,
                     end: self.next,
                     rows_in: self.range.rows_in,
                     filtered: range.counts.filtered + self.range.tombstones,

@@ -22,9 +22,12 @@ impl Session<'_> {
             let mut given = Vec::new();
             merge.go_on(&mut given)?;
             for given in given {
-                let sent = self
-                    .outputs
-                    .given(&mut self.transaction, merge.query_index, given);
+                let sent = self.outputs.given(
+                    &mut self.transaction,
+                    merge.query_index,
+                    Some(partition.partition),
+                    given,
+                );
                 if let Err(error) = sent {
                     return self.abort_or(error, "results can't be sent");
                 }

@@ -57,6 +57,7 @@ impl Session<'_> {
                 self.scans.values_mut().for_each(ScanTask::committed);
                 self.merges.values_mut().for_each(MergeTask::committed);
                 self.snapshots_committed();
+                self.outputs.committed(&self.worker.progress.views);
                 self.show_all();
                 Ok(())
             }
@@ -71,8 +72,9 @@ impl Session<'_> {
     fn send_changes(&mut self) -> Result<(), WorkerError> {
         for merge in self.merges.values_mut() {
             if let Some(given) = merge.changes()? {
+                let shard = Some(merge.partition.partition);
                 self.outputs
-                    .given(&mut self.transaction, merge.query_index, given)?;
+                    .given(&mut self.transaction, merge.query_index, shard, given)?;
             }
         }
         Ok(())
@@ -99,8 +101,9 @@ impl Session<'_> {
             for out in outgoing {
                 match out {
                     Outgoing::Results { query, rows } => {
+                        let results = Given::Results(rows);
                         self.outputs
-                            .given(&mut self.transaction, query, Given::Results(rows))?;
+                            .given(&mut self.transaction, query, None, results)?;
                     }
                     Outgoing::Partial {
                         query,
@@ -166,6 +169,7 @@ impl Session<'_> {
         self.worker.metrics.aborts.inc();
         self.transaction.abort().doing(what)?;
         self.snapshots.values_mut().for_each(Snapshots::roll_back);
+        self.outputs.rolled_back();
         for (partition, scan) in &mut self.scans {
             let offset = scan.roll_back().map_err(|source| WorkerError::Scan {
                 partition: partition.clone(),

@@ -70,6 +70,8 @@ pub(super) struct Session<'a> {
     last_heard_ms: i64,
     /// The last question for open windows that was answered.
     answered: u64,
+    /// The last question for state that was answered.
+    answered_view: u64,
     aborts: u32,
 }
 
@@ -121,6 +123,7 @@ impl<'a> Session<'a> {
                 &worker.registry,
                 &worker.metrics,
                 &worker.edge_metrics,
+                worker.options.recent,
             )?,
             worker,
             consumer,
@@ -138,6 +141,7 @@ impl<'a> Session<'a> {
             last_commit_ms: worker.clock.now_ms(),
             last_heard_ms: 0,
             answered: 0,
+            answered_view: 0,
             aborts: 0,
         })
     }
@@ -273,9 +277,10 @@ impl<'a> Session<'a> {
             merge.take(batch, &mut given)?;
             self.worker.metrics.partials_in.inc_by(batch.len() as u64);
             for given in given {
-                let sent = self
-                    .outputs
-                    .given(&mut self.transaction, merge.query_index, given);
+                let shard = Some(partition.partition);
+                let sent =
+                    self.outputs
+                        .given(&mut self.transaction, merge.query_index, shard, given);
                 if let Err(error) = sent {
                     return self.abort_or(error, "results can't be sent");
                 }

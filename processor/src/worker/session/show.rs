@@ -4,6 +4,7 @@ use runtime::log::TopicPartition;
 
 use super::Session;
 use crate::progress::{ScanProgress, ShardProgress, ShardWindows};
+use crate::query::views::ShardView;
 use crate::task::merge::MergeTask;
 
 /// How often what shards heard of source partitions is passed on.
@@ -71,6 +72,7 @@ impl Session<'_> {
                 .values()
                 .for_each(|merge| self.show_windows(merge, asked, now_ms));
         }
+        self.answer_view(now_ms);
         if now_ms.saturating_sub(self.last_heard_ms) >= HEAR_INTERVAL_MS {
             self.last_heard_ms = now_ms;
             self.merges
@@ -101,6 +103,27 @@ impl Session<'_> {
         self.worker
             .progress
             .show_windows(&plan.name, merge.partition.partition, windows);
+    }
+
+    /// Hands out the committed state, if somebody asks for it.
+    fn answer_view(&mut self, now_ms: i64) {
+        let views = &self.worker.progress.views;
+        let asked = views.asked();
+        if asked == 0 || asked == self.answered_view {
+            return;
+        }
+        self.answered_view = asked;
+        for merge in self.merges.values() {
+            let view = ShardView {
+                fold: merge.committed_fold().clone(),
+                closing: merge.committed_closing(),
+                restored: merge.restored(),
+                at_ms: now_ms,
+                commit: 0,
+            };
+            let query = &self.worker.job.queries[merge.query_index].plan.name;
+            views.answer(asked, query, merge.partition.partition, view);
+        }
     }
 
     /// Passes on what a shard heard of source partitions.

@@ -73,6 +73,9 @@ impl Catalog {
                     catalog.starts.insert((topic, partition), offset);
                 }
                 Entry::Offsets { group, offsets } => catalog.apply(&group, offsets),
+                Entry::GroupDeleted { group } => {
+                    catalog.offsets.remove(&group);
+                }
                 Entry::Decision { txn, groups } => {
                     for (group, offsets) in groups {
                         catalog.apply(&group, offsets);
@@ -330,6 +333,18 @@ impl Catalog {
             offsets: entries.clone(),
         })?;
         self.apply(group, entries);
+        Ok(())
+    }
+
+    /// Forgets a group's committed offsets.
+    pub fn delete_group(&mut self, group: &str) -> Result<(), LogError> {
+        self.usable()?;
+        if self.offsets.contains_key(group) {
+            self.append(&Entry::GroupDeleted {
+                group: group.into(),
+            })?;
+            self.offsets.remove(group);
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{ConsumerOptions, LogError, TopicPartition};
+use super::super::{ConsumerOptions, GroupMember, LogError, TopicPartition};
 use super::{Heartbeats, Shared, assignment};
 
 /// What a member shows when it commits offsets.
@@ -39,6 +39,7 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 struct Member {
+    client_id: String,
     instance: Option<String>,
     topics: Vec<Arc<str>>,
     session_timeout: Duration,
@@ -79,6 +80,7 @@ impl Group {
         self.expire(shared, None);
         let id = shared.numbers.next();
         let mut member = Member {
+            client_id: options.client_id.clone(),
             instance: options.instance_id.clone(),
             topics: topics.to_vec(),
             session_timeout: options.session_timeout,
@@ -165,6 +167,24 @@ impl Group {
         }
         member.unanswered = true;
         Ok(News::Assigned(gained))
+    }
+
+    /// Who is in the group.
+    pub fn members(&mut self, shared: &Shared) -> Vec<GroupMember> {
+        self.expire(shared, None);
+        let members = self.members.iter();
+        members
+            .map(|(id, member)| GroupMember {
+                client_id: member.client_id.clone(),
+                host: String::new(),
+                partitions: self
+                    .target
+                    .iter()
+                    .filter(|(_, wanted)| *wanted == id)
+                    .map(|(partition, _)| partition.clone())
+                    .collect(),
+            })
+            .collect()
     }
 
     /// A member wants other topics.

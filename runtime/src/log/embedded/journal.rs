@@ -37,6 +37,8 @@ pub(super) enum Entry {
         group: String,
         offsets: Vec<OffsetEntry>,
     },
+    /// A group was deleted, and with it the offsets that it has committed.
+    GroupDeleted { group: String },
     /// A transaction is committed, and these offsets with it. Its control records follow, or are written when the log
     /// is opened again.
     Decision {

@@ -55,8 +55,8 @@ use self::signal::{Signal, lock};
 use self::topic::Topic;
 use self::transaction::{Numbers, Transactions};
 use super::{
-    Bounds, Committed, Consumer, ConsumerOptions, Log, LogError, MAX_METADATA_BYTES, Offset,
-    OffsetCommit, Producer, ProducerOptions, TopicDescription, TopicPartition, TopicSpec,
+    Bounds, Committed, Consumer, ConsumerOptions, GroupMember, Log, LogError, MAX_METADATA_BYTES,
+    Offset, OffsetCommit, Producer, ProducerOptions, TopicDescription, TopicPartition, TopicSpec,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -244,6 +244,25 @@ impl Log for EmbeddedLog {
             .iter()
             .map(|partition| catalog.committed(group, partition))
             .collect())
+    }
+
+    fn members(&self, group: &str) -> Result<Vec<GroupMember>, LogError> {
+        self.shared.usable()?;
+        let group = self.shared.group(group);
+        let members = lock(&group).members(&self.shared);
+        Ok(members)
+    }
+
+    fn delete_group(&self, name: &str) -> Result<(), LogError> {
+        let group = self.shared.group(name);
+        // Held, so that nobody joins meanwhile.
+        let mut group = lock(&group);
+        if !group.members(&self.shared).is_empty() {
+            return Err(LogError::State {
+                detail: format!("group {name} has members: stop them first"),
+            });
+        }
+        lock(&self.shared.catalog).delete_group(name)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError> {

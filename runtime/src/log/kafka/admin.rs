@@ -26,12 +26,12 @@ use super::options::KafkaOptions;
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Admin {
-    client: AdminClient<DefaultClientContext>,
+    pub(super) client: AdminClient<DefaultClientContext>,
     /// Sees a partition's last stable offset as its end.
-    stable: BaseConsumer<ReaderContext>,
+    pub(super) stable: BaseConsumer<ReaderContext>,
     /// Sees a partition's high watermark as its end.
     all: BaseConsumer<ReaderContext>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl Admin {
@@ -55,7 +55,7 @@ impl Admin {
         })
     }
 
-    fn request(&self) -> AdminOptions {
+    pub(super) fn request(&self) -> AdminOptions {
         AdminOptions::new()
             .request_timeout(Some(self.timeout))
             .operation_timeout(Some(self.timeout))
@@ -316,7 +316,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for an answer on this thread. Each request of the admin client has its own timeout, so that it ends.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);

@@ -6,7 +6,7 @@
 //!                    └──────▶ member.rs: leaving the group; offsets.rs: commits
 //!   Producer ─▶ producer.rs ─▶ delivery reports (context.rs counts them)
 //!                    └──────▶ guard.rs: transactional calls on a thread of their own, under deadlines
-//!   Log ──────▶ admin.rs ────▶ topics, bounds, offsets, deletion (native.rs: what rust-rdkafka does not offer)
+//!   Log ──────▶ admin.rs ────▶ topics, bounds, offsets, deletion; groups.rs: members (native.rs: what rust-rdkafka does not offer)
 //! ```
 //!
 //! - No callback acts: it records, and the worker's own call acts.
@@ -20,6 +20,7 @@ mod consumer;
 mod context;
 mod errors;
 mod greeting;
+mod groups;
 mod guard;
 mod member;
 mod native;
@@ -35,8 +36,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 pub use options::KafkaOptions;
 
 use super::{
-    Bounds, Committed, Consumer, ConsumerOptions, Log, LogError, Offset, Producer, ProducerOptions,
-    TopicDescription, TopicPartition, TopicSpec,
+    Bounds, Committed, Consumer, ConsumerOptions, GroupMember, Log, LogError, Offset, Producer,
+    ProducerOptions, TopicDescription, TopicPartition, TopicSpec,
 };
 use admin::Admin;
 use consumer::KafkaConsumer;
@@ -147,6 +148,14 @@ impl Log for KafkaLog {
         let answer = offsets::committed(&client, partitions, self.options.request_timeout, &doing);
         native::destroy(client);
         answer
+    }
+
+    fn members(&self, group: &str) -> Result<Vec<GroupMember>, LogError> {
+        self.admin.members(group)
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), LogError> {
+        self.admin.delete_group(group)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError> {

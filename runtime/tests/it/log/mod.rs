@@ -7,6 +7,7 @@
 mod groups;
 mod hanging;
 mod offsets;
+mod outside;
 mod reading;
 mod records;
 mod support;
@@ -70,4 +71,7 @@ conformance! {
     groups::a_member_that_does_not_poll_loses_its_place_and_can_not_commit,
     groups::a_stale_generation_can_not_commit_in_a_transaction,
     groups::members_are_given_partitions_that_a_topic_gets,
+    outside::members_and_their_partitions_are_listed,
+    outside::offsets_are_committed_from_outside_only_while_a_group_has_no_members,
+    outside::a_deleted_group_has_no_offsets_and_one_with_members_stays,
 }

@@ -1,4 +1,9 @@
-//! The subcommands that look at a job without running it.
+//! The subcommands: those that look at a job without running it, and those that look at an application's offsets and
+//! topics, and change them.
+
+mod ask;
+mod offsets;
+mod reset;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -14,7 +19,9 @@ use runtime::connect::{connect_log, connect_registry};
 use runtime::telemetry::colour;
 use schemas::{Registry, RegistryError, value_subject};
 
-use super::{folder, job};
+use crate::{folder, job};
+pub use offsets::{OffsetsCommand, run_offsets};
+pub use reset::{ResetArgs, run_reset};
 
 /// Say whether a job can run, and where not, what to write instead
 ///

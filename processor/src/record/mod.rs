@@ -1,0 +1,427 @@
+//! What an application's state depends on, in words, in a topic of its own: a start that does not agree with it says what
+//! differs, before it reads or writes anything else.
+//!
+//! ```text
+//!   <app>.job, compacted, one partition, one key      written once, by whoever starts first
+//!     {"v": 1, "shards": 4, "queries": [{"query", "topic", "state", "text"}]}
+//! ```
+//!
+//! Two members that start at once can't write two: to write, one takes the transactional id `<app>-job`, which ends
+//! whatever another one has open, reads the topic to its end, and writes only if nothing is there; who was overtaken is
+//! fenced, and reads again.
+
+mod differences;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use engine::plan::Query;
+use runtime::log::{
+    Class, ConsumerOptions, Event, Log, LogError, NewRecord, ProducerOptions, TopicPartition,
+    abort_leftovers,
+};
+use serde::{Deserialize, Serialize};
+
+pub use differences::differences;
+
+use crate::partial::{self, PartialError};
+use crate::topics;
+
+/// The version that this code writes, and the only one that it reads.
+const VERSION: u32 = 1;
+/// The key of the record.
+const KEY: &[u8] = b"job";
+/// For how long it is tried to write it, while others start or the brokers are away.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it is waited until it is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a job's state depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRecord {
+    v: u32,
+    /// Over how many shards each query's groups are spread.
+    pub shards: u32,
+    /// The queries, in the job's order.
+    pub queries: Vec<QueryRecord>,
+    /// Whether a reset has begun, which must come to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resetting: bool,
+}
+
+/// What a query's state depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRecord {
+    /// Its name.
+    pub query: String,
+    /// The topic that it reads.
+    pub topic: String,
+    /// Whether it has state.
+    pub state: bool,
+    /// Its fingerprint, a line for each thing that its state depends on.
+    pub text: String,
+}
+
+/// Why a job can't go on under its application id, or the record can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It is not the job that the state is of.
+    #[error(
+        "application {application_id} can't go on with this job, which is not the one that its state is of:\n{}\nPut back what was changed; or run the changed job beside it under a new application id, and let it take over (`processor cutover`); or begin anew, without what there is (`processor reset`)",
+        listed(.differences)
+    )]
+    Changed {
+        /// The application.
+        application_id: String,
+        /// What differs, a sentence for each.
+        differences: Vec<String>,
+    },
+    /// A reset has begun.
+    #[error(
+        "application {application_id} is being reset, and has only a part of its topics: run `processor reset` to its end"
+    )]
+    Resetting {
+        /// The application.
+        application_id: String,
+    },
+    /// There is state of another job, and nothing says which.
+    #[error(
+        "application {application_id} can't go on: the partials of query {query} were written by a job with another fingerprint, and {topic} does not say which; run this job under a new application id, or begin anew (`processor reset`)"
+    )]
+    Unknown {
+        /// The application.
+        application_id: String,
+        /// The query.
+        query: String,
+        /// The topic of the record.
+        topic: String,
+    },
+    /// The record can't be read.
+    #[error("the record in {topic} can't be read: {detail}")]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// Why.
+        detail: String,
+    },
+    /// A partials record can't be read.
+    #[error("the first record of {topic} can't be read")]
+    Partials {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: PartialError,
+    },
+    /// The log failed.
+    #[error("the record of the job in {topic} can't be read or written")]
+    Log {
+        /// The topic.
+        topic: String,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+}
+
+fn listed(differences: &[String]) -> String {
+    let lines: Vec<_> = differences
+        .iter()
+        .map(|difference| format!("  - {difference}"))
+        .collect();
+    lines.join("\n")
+}
+
+impl JobRecord {
+    /// What the state of these queries depends on.
+    pub fn new<'a>(shards: u32, queries: impl IntoIterator<Item = &'a Query>) -> Self {
+        let queries = queries.into_iter().map(|query| QueryRecord {
+            query: query.name.clone(),
+            topic: query.source.topic.clone(),
+            state: query.window.is_some(),
+            text: query.fingerprint.clone(),
+        });
+        Self {
+            v: VERSION,
+            shards,
+            queries: queries.collect(),
+            resetting: false,
+        }
+    }
+}
+
+/// What stands on the log; `None` if no job has run under this application id.
+///
+/// # Errors
+/// The log failed, or what stands there can't be read.
+pub fn read(log: &dyn Log, application_id: &str) -> Result<Option<JobRecord>, RecordError> {
+    let topic = topics::job(application_id);
+    let failed = |source| RecordError::Log {
+        topic: topic.clone(),
+        source,
+    };
+    if log.topic(&topic).map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let mut found = None;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let group = format!("{application_id}-job");
+    each(log, &group, &partition, &mut |key, value, _| {
+        if key == Some(KEY) {
+            found = value.map(<[u8]>::to_vec);
+        }
+        true
+    })
+    .map_err(failed)?;
+    let Some(found) = found else { return Ok(None) };
+    let unreadable = |detail: String| RecordError::Unreadable {
+        topic: topic.clone(),
+        detail,
+    };
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v } =
+        serde_json::from_slice(&found).map_err(|error| unreadable(error.to_string()))?;
+    if v != VERSION {
+        return Err(unreadable(format!(
+            "it is of version {v}; this program reads version {VERSION}"
+        )));
+    }
+    serde_json::from_slice(&found)
+        .map(Some)
+        .map_err(|error| unreadable(error.to_string()))
+}
+
+/// Fails if what stands on the log is of another job.
+///
+/// # Errors
+/// [`RecordError::Changed`], which says what differs; or the log failed.
+pub fn check(log: &dyn Log, application_id: &str, job: &JobRecord) -> Result<(), RecordError> {
+    match read(log, application_id)? {
+        None => Ok(()),
+        Some(known) => agree(application_id, &known, job),
+    }
+}
+
+fn agree(application_id: &str, known: &JobRecord, job: &JobRecord) -> Result<(), RecordError> {
+    if known.resetting {
+        return Err(RecordError::Resetting {
+            application_id: application_id.into(),
+        });
+    }
+    let differences = differences(known, job);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(RecordError::Changed {
+        application_id: application_id.into(),
+        differences,
+    })
+}
+
+/// Writes down what the job's state depends on, unless that stands there already: then it must agree. `fingerprints` are
+/// those of the queries with state, by name: an application of before there was a record must have begun with them.
+///
+/// # Errors
+/// As those of [`check`].
+pub fn keep(
+    log: &dyn Log,
+    application_id: &str,
+    job: &JobRecord,
+    fingerprints: &BTreeMap<&str, u64>,
+) -> Result<(), RecordError> {
+    patiently(&mut || {
+        if let Some(known) = read(log, application_id)? {
+            return agree(application_id, &known, job);
+        }
+        write(log, application_id, &mut |known| {
+            if let Some(known) = known {
+                return agree(application_id, &known, job).map(|()| None);
+            }
+            begun_with(log, application_id, fingerprints)?;
+            Ok(Some(job.clone()))
+        })
+    })
+}
+
+/// Writes down that a reset has begun: no job starts under the application id until it has come to its end.
+///
+/// # Errors
+/// The log failed.
+pub fn begin_reset(log: &dyn Log, application_id: &str) -> Result<(), RecordError> {
+    let wanted = topics::job_wanted(application_id);
+    log.create_topic(&wanted.spec)
+        .map_err(|source| RecordError::Log {
+            topic: wanted.spec.name.clone(),
+            source,
+        })?;
+    patiently(&mut || {
+        write(log, application_id, &mut |known| {
+            let known = known.unwrap_or_else(|| JobRecord::new(0, []));
+            Ok((!known.resetting).then_some(JobRecord {
+                resetting: true,
+                ..known
+            }))
+        })
+    })
+}
+
+/// Does something at the log again as long as that may help.
+fn patiently(attempt: &mut dyn FnMut() -> Result<(), RecordError>) -> Result<(), RecordError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = match attempt() {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let class = match &error {
+            RecordError::Log { source, .. } => source.class(),
+            _ => Class::Fatal,
+        };
+        match class {
+            // Another one that starts has overtaken this one, or nobody knows what was written: it is read again.
+            Class::Retry | Class::Abort | Class::Restart | Class::Fenced
+                if Instant::now() < deadline =>
+            {
+                tracing::info!(error = %crate::worker::chain(&error), "trying again");
+                std::thread::sleep(PAUSE);
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Takes the right to write, reads what stands there, and writes what `next` makes of it, if anything.
+fn write(
+    log: &dyn Log,
+    application_id: &str,
+    next: &mut dyn FnMut(Option<JobRecord>) -> Result<Option<JobRecord>, RecordError>,
+) -> Result<(), RecordError> {
+    let topic = topics::job(application_id);
+    let failed = |source| RecordError::Log {
+        topic: topic.clone(),
+        source,
+    };
+    let mut producer = log
+        .producer(&ProducerOptions {
+            linger: Duration::ZERO,
+            ..ProducerOptions::transactional(format!("{application_id}-job"))
+        })
+        .map_err(failed)?;
+    producer.init_transactions().map_err(failed)?;
+    abort_leftovers(log, producer.as_mut(), [topic.as_str()]).map_err(failed)?;
+    // Whatever others have written is to be seen now, and nobody can write without fencing this producer.
+    let Some(record) = next(read(log, application_id)?)? else {
+        return Ok(());
+    };
+    let value = serde_json::to_vec(&record).map_err(|error| RecordError::Unreadable {
+        topic: topic.clone(),
+        detail: error.to_string(),
+    })?;
+    let mut send = || {
+        producer.begin()?;
+        producer.send(NewRecord {
+            topic: &topic,
+            partition: Some(0),
+            key: Some(KEY),
+            value: Some(&value),
+            headers: &[],
+            timestamp_ms: None,
+        })?;
+        producer.flush()?;
+        producer.commit()
+    };
+    send().map_err(failed)
+}
+
+/// Fails if partials were written by another job than that of these fingerprints.
+fn begun_with(
+    log: &dyn Log,
+    application_id: &str,
+    fingerprints: &BTreeMap<&str, u64>,
+) -> Result<(), RecordError> {
+    for (query, fingerprint) in fingerprints {
+        if first_fingerprint(log, application_id, query)?.is_some_and(|found| found != *fingerprint)
+        {
+            return Err(RecordError::Unknown {
+                application_id: application_id.into(),
+                query: (*query).into(),
+                topic: topics::job(application_id),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The fingerprint in the first partials record that is still there.
+fn first_fingerprint(
+    log: &dyn Log,
+    application_id: &str,
+    query: &str,
+) -> Result<Option<u64>, RecordError> {
+    let topic = topics::partials(application_id, query);
+    let failed = |source| RecordError::Log {
+        topic: topic.clone(),
+        source,
+    };
+    let partitions = log
+        .topic(&topic)
+        .map_err(failed)?
+        .map_or(0, |found| found.partitions);
+    let group = format!("{application_id}-job");
+    for partition in 0..partitions {
+        let partition = TopicPartition::new(topic.as_str(), partition);
+        let mut first = None;
+        each(log, &group, &partition, &mut |_, _, header| {
+            first = Some(partial::decode_header(header));
+            false
+        })
+        .map_err(failed)?;
+        if let Some(header) = first {
+            let header = header.map_err(|source| RecordError::Partials {
+                topic: topic.clone(),
+                source,
+            })?;
+            return Ok(Some(header.fingerprint));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a partition from its start to where it ends now, as long as `take` wants more: key, value and the header of
+/// partials.
+fn each(
+    log: &dyn Log,
+    group: &str,
+    partition: &TopicPartition,
+    take: &mut dyn FnMut(Option<&[u8]>, Option<&[u8]>, Option<&[u8]>) -> bool,
+) -> Result<(), LogError> {
+    let bounds = log.bounds(partition)?;
+    if bounds.start >= bounds.stable {
+        return Ok(());
+    }
+    let mut reader = log.consumer(&ConsumerOptions::new(group))?;
+    reader.assign(&[(partition.clone(), bounds.start)])?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match reader.poll(Duration::from_millis(500), 100)? {
+            Some(Event::Records(batch)) => {
+                for (index, record) in batch.iter().enumerate() {
+                    let header = batch.header(index, partial::HEADER);
+                    if !take(record.key, record.value, header) {
+                        return Ok(());
+                    }
+                }
+            }
+            Some(Event::End { position, .. }) if position >= bounds.stable => return Ok(()),
+            _ => {}
+        }
+    }
+    Err(LogError::TimedOut {
+        action: "read a topic to its end",
+    })
+}
