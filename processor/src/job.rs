@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use engine::partial::fingerprint_hash;
-use engine::plan::{Query, Settings};
+use engine::plan::{Query, RECORD_TIME, Settings};
 use engine::sql::{Insert, JobError, Script};
 use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
@@ -61,7 +61,8 @@ pub struct SourceTopic {
     pub queries: Vec<usize>,
     /// Whether queries of this job write it.
     pub is_fed: bool,
-    /// Those queries, if all of them have windows: event time is then as far as their shards' watermarks. Empty otherwise.
+    /// Those queries, if all of them have windows: event time is then as far as their shards' watermarks. Empty otherwise,
+    /// and where event time is when the record was written.
     pub fed_by: Vec<usize>,
 }
 
@@ -244,10 +245,12 @@ impl Job {
                 continue;
             };
             let topic = plan.source.topic.clone();
+            let read = plan.input.fields().iter().map(|field| field.name());
+            let of_values = read.filter(|name| !(plan.reads_record_time && *name == RECORD_TIME));
             columns
                 .entry(topic.clone())
                 .or_default()
-                .extend(plan.input.fields().iter().map(|field| field.name().clone()));
+                .extend(of_values.cloned());
             let known = sources_columns.get(&plan.source.name);
             if let Some(text) = known.and_then(|source| source.text.clone()) {
                 texts.insert(topic.clone(), text);
@@ -263,7 +266,11 @@ impl Job {
                         reader: Reader::Avro(String::new()),
                         queries: vec![],
                         is_fed: script.feeding(&plan.source.name).next().is_some(),
-                        fed_by: fed_by(&script, &plan.source.name),
+                        // Their watermarks say nothing about when their results were written.
+                        fed_by: match plan.is_by_record_time() {
+                            true => vec![],
+                            false => fed_by(&script, &plan.source.name),
+                        },
                     },
                 );
             }

@@ -25,6 +25,7 @@ mod lookups;
 mod names;
 mod parts;
 mod reads;
+mod record_time;
 mod risk;
 mod rows;
 mod scan;
@@ -58,6 +59,10 @@ pub const ROWS: &str = "__rows";
 /// The last column: the highest partials offset that touched the row, Int64, never null; 0 as scan writes it, the
 /// fold puts the offset in.
 pub const TOUCHED: &str = "__touched";
+
+/// The column that every source has beside those of its values: the time that the log has for the record, milliseconds
+/// since 1970 (UTC), null if it has none. A column of that name in the values is taken instead.
+pub const RECORD_TIME: &str = "record_time";
 
 /// What scan makes of some source batches.
 #[derive(Clone, Debug)]
@@ -113,7 +118,7 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Plans each INSERT of a job. `schemas` holds the columns of every source and reference table, by its name, as they are
-/// decoded.
+/// decoded; [`RECORD_TIME`] is put beside those of sources.
 ///
 /// # Errors
 /// Everything that is wrong with the job, in the text's order; never an empty list.
@@ -162,6 +167,8 @@ pub struct Query {
     pub window: Option<Window>,
     /// The columns that it reads, event time among them: what a source batch must have, in this order.
     pub input: SchemaRef,
+    /// Whether [`RECORD_TIME`] in `input` is the log's: no column of the values.
+    pub reads_record_time: bool,
     /// The columns of partial rows: [`WINDOW_START`], the group keys, aggregate states, [`WINDOW_END`] where windows do
     /// not lie fast in time, [`ROWS`], [`TOUCHED`]. Without groups: the SELECT list.
     pub partial: SchemaRef,
@@ -226,6 +233,11 @@ impl Query {
         self.fragments
             .finish(partials, is_final, history, &self.partial, &self.output)
             .map_err(|source| self.failed("finish", source))
+    }
+
+    /// Whether its event time is the log's [`RECORD_TIME`].
+    pub fn is_by_record_time(&self) -> bool {
+        self.reads_record_time && self.source.event_time == RECORD_TIME
     }
 
     /// Whether results depend on those of earlier windows.

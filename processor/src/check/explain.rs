@@ -112,6 +112,8 @@ pub struct Column {
 pub struct Time {
     /// The column.
     pub event_time: String,
+    /// Whether it is the record's time in the log, no column of the values.
+    pub of_the_log: bool,
     /// How far rows may lag behind the latest one of their partition.
     pub out_of_orderness_ms: u64,
     /// After how long a silent partition is left aside; `None`: never.
@@ -244,6 +246,7 @@ pub(crate) fn explained(
         },
         time: Time {
             event_time: source.event_time.clone(),
+            of_the_log: query.is_by_record_time(),
             out_of_orderness_ms: ms(source.out_of_orderness),
             idle_timeout_ms: source.idle_timeout.map(ms),
             idle_advance: source.idle_advance,
@@ -465,7 +468,13 @@ impl Time {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let words = |ms: u64| length(Duration::from_millis(ms));
         vec![
-            ("event time", self.event_time.clone()),
+            (
+                "event time",
+                match self.of_the_log {
+                    true => format!("{}, the log's", self.event_time),
+                    false => self.event_time.clone(),
+                },
+            ),
             ("out_of_orderness", words(self.out_of_orderness_ms)),
             (
                 "idle_timeout",

@@ -282,3 +282,23 @@ fn reference_tables_are_checked_and_explained_without_servers() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 }
+
+#[test]
+fn the_log_s_time_can_be_event_time_and_explain_says_so() {
+    let files = Files::new();
+    files.write("bids.sql", include_str!("../nexmark/q12.sql"));
+    files.write("bid.avsc", include_str!("../nexmark/bid.avsc"));
+    let schema = ["--schema", "bids=bid.avsc"];
+    let output = files.run(&[["check", "bids.sql"].as_slice(), &schema].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let args = [["explain", "bids.sql"].as_slice(), &schema].concat();
+    let text = stdout(&files.run(&args));
+    assert!(
+        text.contains("event time       record_time, the log's"),
+        "{text}"
+    );
+    assert!(text.contains("record_time TIMESTAMP"), "{text}");
+    let output = files.run(&[args.as_slice(), &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["queries"][0]["time"]["of_the_log"], true);
+}

@@ -26,7 +26,7 @@ const TRIP: &str = r#"{"type": "record", "name": "Trip", "fields": [
     {"name": "place", "type": "string", "default": ""}
 ]}"#;
 
-type Row = BTreeMap<String, Json>;
+pub type Row = BTreeMap<String, Json>;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -74,7 +74,7 @@ fn fixture() -> Fixture {
     fixture
 }
 
-fn json(value: Value) -> Json {
+pub fn json(value: Value) -> Json {
     match value {
         Value::Union(_, inner) => json(*inner),
         Value::Null => Json::Null,
@@ -89,7 +89,7 @@ fn json(value: Value) -> Json {
 
 /// The last row of each key, without version and is_final. No key comes twice in the same version, and one that is
 /// final comes no more.
-fn results(fixture: &Fixture, what: &str) -> Vec<Row> {
+pub fn results(fixture: &Fixture, what: &str) -> Vec<Row> {
     let (_, text) = fixture
         .registry
         .latest(&value_subject("out"))
@@ -124,7 +124,7 @@ fn text_of(row: &Row) -> String {
     format!("{row:?}")
 }
 
-fn assert_equal(found: &[Row], expected: &[Row], key: &[String], what: &str) {
+pub fn assert_equal(found: &[Row], expected: &[Row], key: &[String], what: &str) {
     let by_key = |rows: &[Row]| -> BTreeMap<String, Row> {
         let of = |row: &Row| {
             key.iter()

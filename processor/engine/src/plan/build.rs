@@ -12,7 +12,7 @@ use super::compile::{simplify, unqualified};
 use super::context::{Context, WINDOW_COLUMNS};
 use super::groups::GroupColumn;
 use super::parts::{Parts, take_apart};
-use super::{Query, Settings, check, limits, lookups, names, risk, rows};
+use super::{Query, Settings, check, limits, lookups, names, record_time, risk, rows};
 use crate::functions;
 use crate::functions::mask::{Mask, MaskCoordinate};
 use crate::sql::{
@@ -26,6 +26,7 @@ pub(super) fn plan(
     settings: &Settings,
 ) -> Result<Vec<Query>, Vec<JobError>> {
     let mut errors = Vec::new();
+    let schemas = &record_time::beside(script, schemas);
     for source in script.sources.values() {
         match schemas.get(&source.name) {
             Some(columns) => check::event_time(script, source, columns, &mut errors),

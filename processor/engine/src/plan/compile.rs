@@ -23,7 +23,7 @@ use super::lookups::{Lookup, compiled, described, simplified_keys};
 use super::parts::Parts;
 use super::reads::Reads;
 use super::score::Scores;
-use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START};
+use super::{Query, ROWS, Spread, TOUCHED, WINDOW_END, WINDOW_START, record_time};
 use crate::functions::{self, mask::Mask};
 use crate::partial::is_plain;
 use crate::window::Window;
@@ -181,7 +181,7 @@ impl Job<'_> {
             (Some(_), _) => Spread::One,
         };
         let described = described(&lookups, &reads);
-        let fingerprint = self.fingerprint(&partial, window, spread, &described);
+        let fingerprint = self.fingerprint(&reads.input, &partial, window, spread, &described);
         let sort_fields: Vec<SortField> = group_fields[1..]
             .iter()
             .map(|field| SortField::new(field.data_type().clone()))
@@ -219,6 +219,7 @@ impl Job<'_> {
             sink: self.sink.clone(),
             window: Some(window),
             spread,
+            reads_record_time: record_time::is_read(&reads.input),
             input: reads.input,
             partial,
             keys: fragments.keys.len(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use arrow::datatypes::Schema;
 
 use super::build::Job;
-use super::{FORMAT, Lookup, Spread, check};
+use super::{FORMAT, Lookup, Spread, check, record_time};
 use crate::sql::Join;
 use crate::window::Window;
 
@@ -14,6 +14,7 @@ impl Job<'_> {
     /// arithmetic) may change while state lives.
     pub(super) fn fingerprint(
         &self,
+        input: &Schema,
         partial: &Schema,
         window: Window,
         spread: Spread,
@@ -26,6 +27,9 @@ impl Job<'_> {
         };
         line("topic", &self.source.topic);
         line("event time", &self.source.event_time);
+        if record_time::is_read(input) {
+            line("record time", "the log's");
+        }
         line("windows", &window.text());
         if window.is_bounded() {
             line("grace", &format!("{} ms", self.sink.grace.as_millis()));

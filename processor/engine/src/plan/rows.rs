@@ -11,7 +11,7 @@ use super::compile::{conditioned, physical, simplify};
 use super::groups::Fragments;
 use super::lookups::{self, Lookup, compiled, described, relations, simplified_keys};
 use super::reads::Reads;
-use super::{FORMAT, Query, Spread, WINDOW_START, check, score};
+use super::{FORMAT, Query, Spread, WINDOW_START, check, record_time, score};
 use crate::functions::anomaly::AnomalyScore;
 use crate::sql::{Emit, JobError, suggest};
 
@@ -165,6 +165,7 @@ fn compile(
         sink: job.sink.clone(),
         window: None,
         spread: Spread::Key,
+        reads_record_time: record_time::is_read(&reads.input),
         input: reads.input,
         partial,
         keys: 0,

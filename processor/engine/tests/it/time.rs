@@ -302,3 +302,35 @@ fn other_units_of_event_time_fall_into_the_same_windows() {
     assert_eq!(longs(&result, "window_start"), [-1_000, 0, 1_000]);
     assert_eq!(longs(&result, "n"), [1, 2, 1]);
 }
+
+#[test]
+fn the_log_s_time_is_a_column_unless_the_values_have_one_of_that_name() {
+    let text = job(
+        "window_start",
+        "SELECT window_start, window_end, count(*) AS n FROM TUMBLE(trips, record_time, INTERVAL '1 hour') \
+         GROUP BY window_start",
+    )
+    .replace("'pickup_at'", "'record_time'");
+    let of_the_log = planned(&text, &nullable_schema()).unwrap();
+    assert!(of_the_log.reads_record_time && of_the_log.is_by_record_time());
+    let column = Field::new("record_time", timestamp(), true);
+    assert_eq!(of_the_log.input.field(0).name(), column.name());
+    assert_eq!(of_the_log.input.field(0).data_type(), column.data_type());
+    assert!(of_the_log.input.field(0).is_nullable());
+    let batch = times(&of_the_log, &[Some(0), None, Some(HOUR)]);
+    let scanned = of_the_log.scan(&[batch]).unwrap();
+    assert_eq!((scanned.kept, scanned.dead.len()), (2, 1));
+    let of_the_values = planned(&text, &Arc::new(Schema::new(vec![column]))).unwrap();
+    assert!(!of_the_values.reads_record_time && !of_the_values.is_by_record_time());
+    // A job does not go from one to the other unnoticed.
+    assert_ne!(of_the_log.fingerprint, of_the_values.fingerprint);
+    let with_both = |select: &str| {
+        let query = format!(
+            "SELECT window_start, {select} AS n FROM TUMBLE(trips, pickup_at, INTERVAL '1 hour') GROUP BY window_start"
+        );
+        planned(&job("window_start", &query), &nullable_schema()).unwrap()
+    };
+    assert!(!with_both("count(*)").reads_record_time);
+    let read = with_both("max(record_time)");
+    assert!(read.reads_record_time && !read.is_by_record_time());
+}

@@ -8,6 +8,7 @@ mod times;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::shard;
@@ -41,6 +42,8 @@ pub struct ScanTask {
     /// Whether another query says how far event time has come.
     is_fed: bool,
     decoder: Decoder,
+    /// What is decoded, and the log's time beside it, if some query reads that.
+    with_record_time: Option<SchemaRef>,
     start: Offset,
     next: Offset,
     state: SourceState,
@@ -83,7 +86,14 @@ impl ScanTask {
         state: SourceState,
     ) -> Result<Self, ScanError> {
         let decoder = Decoder::new(registry, &source.reader)?;
-        let schema = decoder.schema();
+        let mut reads_record_time = false;
+        for &index in &source.queries {
+            reads_record_time |= job.queries[index].plan.reads_record_time;
+        }
+        let schema = match reads_record_time {
+            true => times::with_record_time(&decoder.schema()),
+            false => decoder.schema(),
+        };
         let column = |name: &str| {
             schema.index_of(name).map_err(|_| ScanError::Column {
                 column: name.into(),
@@ -115,6 +125,7 @@ impl ScanTask {
             idle_advance: definition.idle_advance,
             max_ahead_ms: definition.max_ahead.map(millis),
             longest_wait_ms,
+            with_record_time: reads_record_time.then(|| Arc::clone(&schema)),
             job: Arc::clone(job),
             queries,
             decoder,
@@ -193,6 +204,9 @@ impl ScanTask {
         let Some(mut decoded) = self.decoder.flush()? else {
             return Ok(());
         };
+        if let Some(schema) = &self.with_record_time {
+            decoded = times::put_record_time(&decoded, schema, &rows, batch)?;
+        }
         self.range.rows_in += rows.len() as u64;
         if let Some(max_ahead) = self.max_ahead_ms {
             let latest = now_ms.saturating_add(max_ahead);

@@ -1,9 +1,15 @@
-//! The event times of decoded rows, and those that lie too far in the future.
+//! The event times of decoded rows, and those that lie too far in the future; the times that the log has for them.
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, TimestampMillisecondArray};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType,
+};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
+use engine::plan::RECORD_TIME;
 use runtime::log::Batch;
 
 use super::{Dead, ScanError, ScanTask, Taken};
@@ -66,6 +72,33 @@ impl ScanTask {
             topic: self.partition.topic.to_string(),
         })
     }
+}
+
+/// The zone of instants, as arrow-avro names it.
+const UTC: &str = "+00:00";
+
+/// The columns of values, and the log's time behind them.
+pub(super) fn with_record_time(of_values: &Schema) -> SchemaRef {
+    let instant = DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into()));
+    let mut fields: Vec<FieldRef> = of_values.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(RECORD_TIME, instant, true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Puts the log's time behind what was decoded from these rows of a batch; null where it has none.
+pub(super) fn put_record_time(
+    decoded: &RecordBatch,
+    schema: &SchemaRef,
+    rows: &[usize],
+    batch: &Batch,
+) -> Result<RecordBatch, ArrowError> {
+    let times: TimestampMillisecondArray = rows
+        .iter()
+        .map(|row| Some(batch.get(*row).timestamp_ms).filter(|time| *time >= 0))
+        .collect();
+    let mut columns = decoded.columns().to_vec();
+    columns.push(Arc::new(times.with_timezone(UTC)));
+    RecordBatch::try_new(Arc::clone(schema), columns)
 }
 
 /// A column of instants in milliseconds since 1970, as the engine counts them; `None` if it holds others than instants.

@@ -238,6 +238,9 @@ impl Partition {
     ) -> Result<Written, LogError> {
         let mut state = lock(&self.state);
         self.usable(&state)?;
+        if self.settings.append_time {
+            records.stamp(now_ms);
+        }
         let before = state.stable();
         let base = state.end;
         let old = state

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::LogError;
 
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+const CREATE_TIME: &str = "CreateTime";
+const APPEND_TIME: &str = "LogAppendTime";
+
 /// The settings of a topic, under Kafka's names in the comments. Others are kept and told, but nothing follows from
 /// them; above all, records are never deleted by age or size.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +24,8 @@ pub(super) struct Settings {
     pub dirty_ratio: f64,
     /// `delete.retention.ms`.
     pub delete_retention_ms: i64,
+    /// `message.timestamp.type` is `LogAppendTime`: records get this log's time, whatever their writer says.
+    pub append_time: bool,
 }
 
 impl Settings {
@@ -36,8 +42,14 @@ impl Settings {
                 other => return Err(refused("cleanup.policy", other)),
             }
         }
+        let append_time = match config.get(TIMESTAMP_TYPE).map(|text| text.trim()) {
+            None | Some(CREATE_TIME) => false,
+            Some(APPEND_TIME) => true,
+            Some(other) => return Err(refused(TIMESTAMP_TYPE, other)),
+        };
         Ok(Self {
             compact,
+            append_time,
             max_message_bytes: number(config, "max.message.bytes", 1_048_588)?,
             segment_bytes: number(config, "segment.bytes", segment_bytes)?.max(1),
             segment_ms: number(config, "segment.ms", 604_800_000)?,
@@ -58,6 +70,7 @@ impl Settings {
             ),
             ("segment.bytes".into(), self.segment_bytes.to_string()),
             ("segment.ms".into(), self.segment_ms.to_string()),
+            (TIMESTAMP_TYPE.into(), CREATE_TIME.into()),
             (
                 "min.cleanable.dirty.ratio".into(),
                 self.dirty_ratio.to_string(),

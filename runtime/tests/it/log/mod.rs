@@ -33,6 +33,7 @@ macro_rules! conformance {
 
 conformance! {
     records::records_come_back_in_order_and_whole,
+    records::a_topic_can_have_the_times_at_which_records_were_taken_in,
     records::keys_go_where_murmur2_says,
     records::records_without_a_key_are_spread,
     records::a_flush_counts_the_deliveries_of_each_partition,

@@ -85,6 +85,42 @@ pub fn records_come_back_in_order_and_whole(target: &Target) {
     close(consumer);
 }
 
+pub fn a_topic_can_have_the_times_at_which_records_were_taken_in(target: &Target) {
+    let partition = target
+        .topic_with(1, &[("message.timestamp.type", "LogAppendTime")])
+        .remove(0);
+    let mut producer = writer(target);
+    let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    for (timestamp_ms, key) in [(Some(1_451_606_400_000), None), (None, Some(&b"key"[..]))] {
+        let record = NewRecord {
+            topic: &partition.topic,
+            partition: Some(0),
+            key,
+            value: Some(b"value"),
+            headers: &[("name", b"header")],
+            timestamp_ms,
+        };
+        producer.send(record).expect("a record is taken");
+    }
+    producer.flush().expect("all is delivered");
+    let seen = all(target, &[partition]);
+    assert_eq!(seen.len(), 2);
+    for record in &seen {
+        if target.name.starts_with("kfake") && record.offset == 0 {
+            // It keeps the setting and does not follow it.
+            assert_eq!(record.timestamp_ms, 1_451_606_400_000);
+            continue;
+        }
+        assert!(
+            (record.timestamp_ms - now_ms).abs() < 60_000,
+            "{} is not now",
+            record.timestamp_ms
+        );
+        assert_eq!(record.value.as_deref(), Some(&b"value"[..]));
+    }
+    assert_eq!(seen[1].key.as_deref(), Some(&b"key"[..]));
+}
+
 pub fn keys_go_where_murmur2_says(target: &Target) {
     let partitions = target.topic(7);
     let mut producer = writer(target);
