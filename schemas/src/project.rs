@@ -139,10 +139,8 @@ impl NamedTypes {
                         }
                     }
                 }
-                for key in ["type", "items", "values"] {
-                    if let Some(inside) = attributes.get_mut(key) {
-                        self.inline(inside, &inner, depth + 1)?;
-                    }
+                for inside in parts_mut(attributes) {
+                    self.inline(inside, &inner, depth + 1)?;
                 }
                 if let Some(Value::Array(fields)) = attributes.get_mut("fields") {
                     for of_field in fields.iter_mut().filter_map(|f| f.get_mut("type")) {
@@ -180,10 +178,8 @@ impl NamedTypes {
                 let Value::Object(attributes) = schema else {
                     return;
                 };
-                for key in ["type", "items", "values"] {
-                    if let Some(inside) = attributes.get_mut(key) {
-                        self.complete(inside, &inner);
-                    }
+                for inside in parts_mut(attributes) {
+                    self.complete(inside, &inner);
                 }
                 if let Some(Value::Array(fields)) = attributes.get_mut("fields") {
                     for of_field in fields.iter_mut().filter_map(|f| f.get_mut("type")) {
@@ -218,6 +214,22 @@ fn inside(attributes: &serde_json::Map<String, Value>) -> Vec<&Value> {
         all.extend(fields.iter().filter_map(|f| f.get("type")));
     }
     all
+}
+
+/// What a schema that is no reference is put together from, its fields aside. The word for its kind is none of it: Flink
+/// names its records `record`.
+fn parts_mut(attributes: &mut serde_json::Map<String, Value>) -> impl Iterator<Item = &mut Value> {
+    attributes.iter_mut().filter_map(|(key, part)| {
+        let kind = matches!(
+            part.as_str(),
+            Some("record" | "error" | "enum" | "fixed" | "array" | "map")
+        );
+        match key.as_str() {
+            "type" => (!kind).then_some(part),
+            "items" | "values" => Some(part),
+            _ => None,
+        }
+    })
 }
 
 /// The full name that a reference means.
@@ -283,6 +295,25 @@ mod tests {
         let (name, fields) = fields(&cut);
         assert_eq!(name, "headway.taxi.TaxiTrip");
         assert_eq!(fields, ["vendor_id", "trip_duration", "google_distance"]);
+    }
+
+    #[test]
+    fn a_record_may_have_the_word_for_its_kind_as_its_name() {
+        let schema = |b: &str| {
+            format!(
+                r#"{{"type":"record","name":"record","namespace":"f","fields":[{{"name":"a","type":"int"}},{{"name":"b","type":{b}}}]}}"#
+            )
+        };
+        let inner = r#"{"type":"record","name":"enum","fields":[{"name":"c","type":"long"}]}"#;
+        let parsed = |schema: &str| Schema::parse_str(schema).unwrap();
+        for b in ["\"long\"", inner] {
+            let schema = schema(b);
+            assert_eq!(parsed(&inlined(&schema).unwrap()), parsed(&schema));
+            let cut = projected_schema(&schema, &["a"]).unwrap();
+            assert_eq!(fields(&cut), ("f.record".into(), vec!["a".to_owned()]));
+        }
+        let itself = inlined(&schema(r#"["null","record"]"#)).unwrap_err();
+        assert_eq!(itself, "the schema contains itself");
     }
 
     #[test]
