@@ -1,10 +1,11 @@
-//! `bench`: how fast producer and processor are on a real broker, beside bare clients of the same log.
+//! `bench`: how fast producer and processor are on a real broker, beside bare clients of the same log, and beside its peers.
 //!
 //! ```text
 //!   main ──▶ world: addresses, binaries, a topic of generated trips
 //!     │        │
 //!     ├──▶ processor, producer: runs in turn ──▶ cost: a child process, its CPU time and memory
-//!     │                                    └──▶ bare: the same transport without the work, in a child as well
+//!     │      │                             └──▶ bare: the same transport without the work, in a child as well
+//!     │      └──▶ comparison: one job for the processor and its peers ──▶ peers: Kafka Streams, Flink SQL
 //!     └──▶ report: medians, ratios, a table or JSON
 //! ```
 //!
@@ -12,7 +13,9 @@
 //! of it is right.
 
 mod bare;
+mod comparison;
 mod cost;
+mod peers;
 mod processor;
 mod producer;
 mod report;
@@ -23,6 +26,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use runtime::cli::{Exit, finish};
 
+use comparison::Groups;
+use peers::Peer;
 use report::Report;
 use world::World;
 
@@ -39,8 +44,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The processor with the taxi job, against a consumer that only reads the same topic
-    Processor(Common),
+    /// The processor with the taxi job, against a consumer that only reads the same topic; with --against or --groups, a
+    /// smaller job that its peers can do as well
+    Processor(ProcessorArgs),
     /// The producer from a CSV file, against a client that only sends the same records
     Producer(Common),
     /// Read a topic to its end (a contestant)
@@ -76,6 +82,22 @@ struct Common {
     json: bool,
 }
 
+/// What the processor's benchmark has more.
+#[derive(Args, Clone, Debug)]
+struct ProcessorArgs {
+    #[command(flatten)]
+    common: Common,
+    /// A peer to run beside it; several, if given more than once. Maven builds it, from its packages
+    #[arg(long, value_name = "PEER", value_enum)]
+    against: Vec<Peer>,
+    /// What the trips are grouped by (default with --against: few)
+    #[arg(long, value_enum)]
+    groups: Option<Groups>,
+    /// Where the peers' programs are (default: bench/peers of the source tree that this binary was built from)
+    #[arg(long, value_name = "DIR")]
+    peers: Option<std::path::PathBuf>,
+}
+
 /// Where the servers are.
 #[derive(Args, Clone, Debug)]
 struct Servers {
@@ -93,7 +115,10 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
-        Command::Processor(args) => report(args, processor::run),
+        Command::Processor(args) if args.against.is_empty() && args.groups.is_none() => {
+            report(&args.common, processor::run)
+        }
+        Command::Processor(args) => report(&args.common, |world, _| comparison::run(world, args)),
         Command::Producer(args) => report(args, producer::run),
         Command::BareConsumer(args) => bare::consumer(args).map(|()| Exit::Done),
         Command::BareProducer(args) => bare::producer(args).map(|()| Exit::Done),

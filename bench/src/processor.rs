@@ -8,53 +8,77 @@ use serde_json::Value;
 
 use crate::Common;
 use crate::bare;
+use crate::cost::Cost;
 use crate::report::{Report, Run};
 use crate::world::World;
 
 const JOB: &str = include_str!("../../processor/jobs/taxi.sql");
-const BARE: &str = "bare consumer";
-const PROCESSOR: &str = "processor";
-/// The query's name in the job.
-const QUERY: &str = "trip_statistics";
+/// The contestant that only reads.
+pub const BARE: &str = "bare consumer";
+/// Ours.
+pub const PROCESSOR: &str = "processor";
+/// The query's name in the jobs.
+pub const QUERY: &str = "trip_statistics";
 
 /// Runs both in turn.
 pub fn run(world: &World, args: &Common) -> anyhow::Result<Report> {
     let (topic, there) = world.trips_topic(args)?;
-    let mut report = Report::new("processor", args, BARE, PROCESSOR, there.bytes);
+    let mut report = Report::new("processor", args, &[BARE], PROCESSOR, there.bytes);
     for run in 1..=args.runs {
-        let (cost, moved) = world.bare(&["bare-consumer", &topic])?;
-        ensure!(
-            moved.records == args.rows,
-            "the bare consumer read {} records",
-            moved.records
-        );
-        report.add(Run::new(BARE, run, cost));
+        report.add(Run::new(BARE, run, bare(world, &topic, args.rows)?));
         let application = format!("{}-{run}", world.name);
         let output = format!("{application}-statistics");
-        let job = world.folder.path().join(format!("{run}.sql"));
-        std::fs::write(&job, job_for(&topic, &output)?)?;
-        let job = job.to_string_lossy();
-        let settings = [
-            ("PROCESSOR_JOB", &*job),
-            ("PROCESSOR_APPLICATION_ID", &application),
-            ("PROCESSOR_WORKERS", "1"),
-            ("PROCESSOR_MASK_SALT", "bench"),
-            ("PRODUCER_TOPIC", &topic),
-        ];
-        let (cost, _) = crate::cost::of(&mut world.binary("processor", &["--once"], &settings))?;
+        let job = job_for(&topic, &output)?;
+        let (cost, found) = ours(world, &job, &application, &topic, &output, args.rows)?;
         report.add(Run::new(PROCESSOR, run, cost));
-        report.check(check(world, args.rows, &output, &settings)?);
-        let own = |what: &str| format!("{application}.{QUERY}.{what}");
-        let dead = format!("{topic}.dlq");
-        ensure!(
-            world.log.topic(&dead)?.is_none_or(
-                |_| bare::count(world.log.as_ref(), &dead).is_ok_and(|dead| dead.records == 0)
-            ),
-            "there are dead letters in {dead}"
-        );
-        world.forget(&[&own("partials"), &own("late"), &output]);
+        report.check(found);
+        world.forget(&[&output]);
     }
     Ok(report)
+}
+
+/// One run of the bare consumer.
+pub fn bare(world: &World, topic: &str, rows: u64) -> anyhow::Result<Cost> {
+    let (cost, moved) = world.bare(&["bare-consumer", topic])?;
+    ensure!(
+        moved.records == rows,
+        "the bare consumer read {} records",
+        moved.records
+    );
+    Ok(cost)
+}
+
+/// One run of the processor, and what the check of its results found. All that it leaves are the results.
+pub fn ours(
+    world: &World,
+    job: &str,
+    application: &str,
+    topic: &str,
+    output: &str,
+    rows: u64,
+) -> anyhow::Result<(Cost, String)> {
+    let file = world.folder.path().join(format!("{application}.sql"));
+    std::fs::write(&file, job)?;
+    let file = file.to_string_lossy();
+    let settings = [
+        ("PROCESSOR_JOB", &*file),
+        ("PROCESSOR_APPLICATION_ID", application),
+        ("PROCESSOR_WORKERS", "1"),
+        ("PROCESSOR_MASK_SALT", "bench"),
+        ("PRODUCER_TOPIC", topic),
+    ];
+    let (cost, _) = crate::cost::of(&mut world.binary("processor", &["--once"], &settings))?;
+    let found = check(world, rows, output, &settings)?;
+    let own = |what: &str| format!("{application}.{QUERY}.{what}");
+    let dead = format!("{topic}.dlq");
+    ensure!(
+        world.log.topic(&dead)?.is_none_or(
+            |_| bare::count(world.log.as_ref(), &dead).is_ok_and(|dead| dead.records == 0)
+        ),
+        "there are dead letters in {dead}"
+    );
+    world.forget(&[&own("partials"), &own("late"), &own("state")]);
+    Ok((cost, found))
 }
 
 /// The shipped job, between these topics.
@@ -104,10 +128,7 @@ fn check(
 
 /// The sum of the results' trip counts.
 fn trip_count(world: &World, topic: &str) -> anyhow::Result<u64> {
-    let (_, schema) = world
-        .registry
-        .latest(&schemas::value_subject(topic))?
-        .with_context(|| format!("the results in {topic} have no schema"))?;
+    let (_, schema) = world.latest(topic)?;
     let schema = schemas::projected_schema(&schema, &["trip_count"])?;
     let mut decoder = BatchDecoder::new(world.registry.clone(), &schema)?;
     let mut sum = 0;

@@ -34,8 +34,8 @@ pub fn run(world: &World, args: &Common) -> anyhow::Result<Report> {
             again.records,
             again.bytes
         );
-        let report =
-            report.get_or_insert_with(|| Report::new("producer", args, BARE, PRODUCER, sent.bytes));
+        let report = report
+            .get_or_insert_with(|| Report::new("producer", args, &[BARE], PRODUCER, sent.bytes));
         report.add(Run::new(PRODUCER, run, cost));
         report.add(Run::new(BARE, run, bare_cost));
         report.check(format!("both topics hold {} records", sent.records));

@@ -36,6 +36,24 @@ struct Median {
     peak_rss_bytes: f64,
 }
 
+/// How much more ours does than another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Ratio {
+    against: &'static str,
+    rows_per_s: f64,
+    rows_per_cpu_s: f64,
+}
+
+impl Median {
+    fn over(&self, other: &Self) -> Ratio {
+        Ratio {
+            against: other.who,
+            rows_per_s: self.rows_per_s / other.rows_per_s,
+            rows_per_cpu_s: self.rows_per_cpu_s / other.rows_per_cpu_s,
+        }
+    }
+}
+
 /// A benchmark's outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -50,7 +68,7 @@ pub struct Report {
     seed: u64,
     runs: Vec<Run>,
     checks: Vec<String>,
-    bound: &'static str,
+    others: Vec<&'static str>,
     ours: &'static str,
 }
 
@@ -88,11 +106,11 @@ impl Machine {
 }
 
 impl Report {
-    /// None yet of `ours` against `bound`.
+    /// None yet of `ours` against the others.
     pub fn new(
         bench: &'static str,
         args: &Common,
-        bound: &'static str,
+        others: &[&'static str],
         ours: &'static str,
         bytes: u64,
     ) -> Self {
@@ -106,7 +124,7 @@ impl Report {
             seed: args.seed,
             runs: Vec::new(),
             checks: Vec::new(),
-            bound,
+            others: others.to_vec(),
             ours,
         }
     }
@@ -149,13 +167,14 @@ impl Report {
 
     /// Prints it on standard output.
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
-        let (bound, ours) = (self.median(self.bound), self.median(self.ours));
-        let per_s = ours.rows_per_s / bound.rows_per_s;
-        let per_cpu_s = ours.rows_per_cpu_s / bound.rows_per_cpu_s;
+        let ours = self.median(self.ours);
+        let others: Vec<Median> = self.others.iter().map(|who| self.median(who)).collect();
+        let ratios: Vec<Ratio> = others.iter().map(|other| ours.over(other)).collect();
         if json {
             let mut value = serde_json::to_value(self)?;
-            value["medians"] = serde_json::to_value([&bound, &ours])?;
-            value["ratio"] = serde_json::json!({"rows_per_s": per_s, "rows_per_cpu_s": per_cpu_s});
+            let medians: Vec<&Median> = others.iter().chain([&ours]).collect();
+            value["medians"] = serde_json::to_value(medians)?;
+            value["ratios"] = serde_json::to_value(&ratios)?;
             println!("{value:#}");
             return Ok(());
         }
@@ -190,14 +209,14 @@ impl Report {
             ]
         };
         let head = ["", "rows/s", "rows/CPU-s", "CPU/row", "CPU", "peak RSS"];
-        print!("{}", table(head, &[line(&bound), line(&ours)]));
-        println!(
-            "\n{} / {}: {:.0} % by time, {:.0} % by CPU time",
-            self.ours,
-            self.bound,
-            per_s * 100.0,
-            per_cpu_s * 100.0
-        );
+        let lines: Vec<_> = others.iter().chain([&ours]).map(line).collect();
+        println!("{}", table(head, &lines));
+        for ratio in &ratios {
+            println!(
+                "{} / {}: {:.2} times by time, {:.2} times by CPU time",
+                self.ours, ratio.against, ratio.rows_per_s, ratio.rows_per_cpu_s
+            );
+        }
         for check in &self.checks {
             println!("ok {check}");
         }

@@ -10,7 +10,7 @@ use runtime::cli::Flags;
 use runtime::config::{Config, ConfigArgs};
 use runtime::connect::{connect_log, connect_registry};
 use runtime::log::Log;
-use schemas::Registry;
+use schemas::{Registry, SchemaId};
 
 use crate::bare::{self, Moved};
 use crate::cost::{self, Cost};
@@ -62,6 +62,21 @@ impl World {
             config,
             binaries: args.binaries.clone().unwrap_or(beside),
         })
+    }
+
+    /// The addresses of the brokers and of the registry.
+    pub fn addresses(&self) -> (&str, &str) {
+        (&self.config.log.brokers, &self.config.registry.url)
+    }
+
+    /// The newest schema of a topic's values.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn latest(&self, topic: &str) -> anyhow::Result<(SchemaId, Arc<str>)> {
+        self.registry
+            .latest(&schemas::value_subject(topic))?
+            .with_context(|| format!("the records of {topic} have no schema"))
     }
 
     /// One of the binaries, at the same servers, with more settings (`SECTION_KEY`).
