@@ -262,6 +262,7 @@ pub fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         rows_in: 90,
         undecodable: 1,
         queries: vec![ScanCounts::default(); 2],
+        ..SourceState::default()
     };
     let shard = ShardState {
         merged: 17,
