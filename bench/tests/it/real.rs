@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Runs a small benchmark; `None`, and a line that says so, where the servers are not named.
-fn bench(name: &str, rows: u64) -> Option<Value> {
+fn bench(arguments: &[&str], rows: u64) -> Option<Value> {
     let (Ok(brokers), Ok(registry)) = (
         std::env::var("HEADWAY_TEST_KAFKA"),
         std::env::var("HEADWAY_TEST_REGISTRY"),
@@ -27,7 +27,8 @@ fn bench(name: &str, rows: u64) -> Option<Value> {
     let seed = std::process::id().to_string();
     let rows = rows.to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args([name, "--brokers", address, "--registry", &registry])
+        .args(arguments)
+        .args(["--brokers", address, "--registry", &registry])
         .args(["--rows", &rows, "--runs", "1", "--seed", &seed, "--json"])
         .output()
         .unwrap();
@@ -36,24 +37,49 @@ fn bench(name: &str, rows: u64) -> Option<Value> {
     Some(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-fn both_contestants_cost_something(report: &Value) {
+fn each_contestant_costs_something(report: &Value) {
     for median in report["medians"].as_array().unwrap() {
         assert!(median["cpu_s"].as_f64().unwrap() > 0.0, "{report:#}");
         assert!(median["rows_per_s"].as_f64().unwrap() > 0.0, "{report:#}");
     }
+    let medians = report["medians"].as_array().unwrap();
+    let ratios = report["ratios"].as_array().unwrap();
+    assert_eq!(ratios.len(), medians.len() - 1, "{report:#}");
     assert_eq!(report["checks"].as_array().unwrap().len(), 1, "{report:#}");
 }
 
 #[test]
 fn the_processor_is_measured_and_its_results_are_right() {
-    if let Some(report) = bench("processor", 20_000) {
-        both_contestants_cost_something(&report);
+    if let Some(report) = bench(&["processor"], 20_000) {
+        each_contestant_costs_something(&report);
     }
 }
 
 #[test]
 fn the_producer_is_measured_and_its_records_are_all_there() {
-    if let Some(report) = bench("producer", 20_000) {
-        both_contestants_cost_something(&report);
+    if let Some(report) = bench(&["producer"], 20_000) {
+        each_contestant_costs_something(&report);
+    }
+}
+
+#[test]
+fn a_group_for_each_row_is_measured_and_its_results_are_right() {
+    if let Some(report) = bench(&["processor", "--groups", "many"], 20_000) {
+        each_contestant_costs_something(&report);
+        let checks = report["checks"].to_string();
+        assert!(checks.contains("20000 results"), "{checks}");
+    }
+}
+
+#[test]
+#[ignore = "needs Maven and the peers' packages, some hundred MiB"]
+fn the_peers_have_the_results_of_the_processor() {
+    for groups in ["few", "many"] {
+        let peers = ["--against", "kafka-streams", "--against", "flink-sql"];
+        let arguments = [&["processor", "--groups", groups], &peers[..]].concat();
+        if let Some(report) = bench(&arguments, 20_000) {
+            each_contestant_costs_something(&report);
+            assert_eq!(report["ratios"].as_array().unwrap().len(), 3, "{report:#}");
+        }
     }
 }
