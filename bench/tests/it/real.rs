@@ -1,6 +1,7 @@
 //! On real servers.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
@@ -23,8 +24,10 @@ fn bench(arguments: &[&str], rows: u64) -> Option<Value> {
         .collect();
     let kafka4 = entries.iter().find(|(name, _)| *name == "kafka4");
     let address = kafka4.or(entries.first()).unwrap().1;
-    // A seed of its own, as an earlier run's topic may have been left half full.
-    let seed = std::process::id().to_string();
+    // A seed of its own: an earlier run's topic may have been left half full, and another test is loading its own now.
+    static TOPICS: AtomicU32 = AtomicU32::new(0);
+    let number = u64::from(TOPICS.fetch_add(1, Ordering::Relaxed));
+    let seed = (u64::from(std::process::id()) * 16 + number).to_string();
     let rows = rows.to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(arguments)

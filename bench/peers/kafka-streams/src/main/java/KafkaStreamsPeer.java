@@ -5,6 +5,8 @@ import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.HashMap;
+import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import org.apache.avro.Schema;
@@ -30,12 +32,16 @@ import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.Grouped;
-import org.apache.kafka.streams.kstream.KGroupedStream;
 import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
+import org.apache.kafka.streams.kstream.Repartitioned;
 import org.apache.kafka.streams.kstream.TimeWindows;
 import org.apache.kafka.streams.processor.TimestampExtractor;
+import org.apache.kafka.streams.processor.api.ContextualFixedKeyProcessor;
+import org.apache.kafka.streams.processor.api.FixedKeyProcessor;
+import org.apache.kafka.streams.processor.api.FixedKeyRecord;
+import org.apache.kafka.streams.processor.api.RecordMetadata;
 import org.apache.kafka.streams.state.WindowStore;
 
 /**
@@ -184,16 +190,50 @@ public final class KafkaStreamsPeer {
         return new Schema.Parser().parse(Files.readString(Path.of(option(option))));
     }
 
+    /** How many records of the job's last input have been taken: each one once, even if a transaction is done again. */
+    private static final class Taken {
+        private final long rows;
+        private final CountDownLatch done = new CountDownLatch(1);
+        private final Map<Integer, Long> last = new HashMap<>();
+        private long taken;
+
+        Taken(long rows) {
+            this.rows = rows;
+        }
+
+        /** The one stream thread comes here, and no other. */
+        void take(int partition, long offset) {
+            if (offset > last.getOrDefault(partition, -1L)) {
+                last.put(partition, offset);
+                if (++taken == rows) {
+                    done.countDown();
+                }
+            }
+        }
+
+        <K> FixedKeyProcessor<K, Trip, Trip> processor() {
+            return new ContextualFixedKeyProcessor<>() {
+                @Override
+                public void process(FixedKeyRecord<K, Trip> record) {
+                    RecordMetadata at = context().recordMetadata().orElseThrow();
+                    take(at.partition(), at.offset());
+                    context().forward(record);
+                }
+            };
+        }
+    }
+
     /** The same job for groups of any kind. */
-    private static <K> void aggregate(KGroupedStream<K, Trip> trips, Serde<K> key, Duration window, Results results,
-        Runnable taken) {
-        trips.windowedBy(TimeWindows.ofSizeAndGrace(window, GRACE))
+    private static <K> void aggregate(KStream<K, Trip> trips, Serde<K> key, Duration window, Results results,
+        Taken taken) {
+        trips.processValues(taken::<K>processor)
+            .groupByKey(Grouped.with(key, TRIP))
+            .windowedBy(TimeWindows.ofSizeAndGrace(window, GRACE))
             .aggregate(Sums::new, (group, trip, sums) -> {
                 sums.trips++;
                 sums.passengers += trip.passengers;
                 sums.duration += trip.duration;
                 sums.distance += trip.distance;
-                taken.run();
                 return sums;
             }, Materialized.<K, Sums, WindowStore<Bytes, byte[]>>as("sums").withKeySerde(key).withValueSerde(SUMS)
                 .withRetention(window.plus(GRACE)))
@@ -220,18 +260,13 @@ public final class KafkaStreamsPeer {
         // Larger polls and batches than the defaults: they only help it.
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5000);
+        // On a busy machine a transaction may outlast the ten seconds that it has otherwise, and be done again.
+        properties.put(StreamsConfig.producerPrefix(ProducerConfig.TRANSACTION_TIMEOUT_CONFIG), 600000);
         properties.put(StreamsConfig.producerPrefix(ProducerConfig.COMPRESSION_TYPE_CONFIG), "lz4");
         properties.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 262144);
         properties.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), 20);
 
-        // The one stream thread counts, so that it needs no lock.
-        CountDownLatch done = new CountDownLatch(1);
-        long[] taken = {0};
-        Runnable take = () -> {
-            if (++taken[0] == rows) {
-                done.countDown();
-            }
-        };
+        Taken taken = new Taken(rows);
         ThreadLocal<TripDeserializer> readers = ThreadLocal.withInitial(() -> new TripDeserializer(written));
         Serde<Trip> input = Serdes.serdeFrom((topic, trip) -> null, (topic, value) -> readers.get().deserialize(topic, value));
         StreamsBuilder builder = new StreamsBuilder();
@@ -239,10 +274,11 @@ public final class KafkaStreamsPeer {
             Consumed.with(Serdes.String(), input).withTimestampExtractor(new PickupTime()));
         if (group.equals("id")) {
             // The id is the record's key: grouping by it needs no repartition topic.
-            aggregate(trips.groupByKey(Grouped.with(Serdes.String(), TRIP)), Serdes.String(), window, results, take);
+            aggregate(trips, Serdes.String(), window, results, taken);
         } else {
-            aggregate(trips.groupBy((id, trip) -> trip.vendor, Grouped.with("vendors", Serdes.Integer(), TRIP)),
-                Serdes.Integer(), window, results, take);
+            aggregate(trips.selectKey((id, trip) -> trip.vendor)
+                .repartition(Repartitioned.with(Serdes.Integer(), TRIP).withName("vendors")),
+                Serdes.Integer(), window, results, taken);
         }
         KafkaStreams streams = new KafkaStreams(builder.build(), properties);
         streams.setUncaughtExceptionHandler(error -> {
@@ -251,7 +287,7 @@ public final class KafkaStreamsPeer {
             return null;
         });
         streams.start();
-        done.await();
+        taken.done.await();
         // Closing commits what is aggregated, and its results.
         if (!streams.close(Duration.ofMinutes(5))) {
             System.err.println("it does not end");
