@@ -392,13 +392,16 @@ fn first_fingerprint(
     Ok(None)
 }
 
+/// Takes a record's key, value and header of partials, and says whether it wants more.
+type Take<'a> = dyn FnMut(Option<&[u8]>, Option<&[u8]>, Option<&[u8]>) -> bool + 'a;
+
 /// Reads a partition from its start to where it ends now, as long as `take` wants more: key, value and the header of
 /// partials.
 fn each(
     log: &dyn Log,
     group: &str,
     partition: &TopicPartition,
-    take: &mut dyn FnMut(Option<&[u8]>, Option<&[u8]>, Option<&[u8]>) -> bool,
+    take: &mut Take<'_>,
 ) -> Result<(), LogError> {
     let bounds = log.bounds(partition)?;
     if bounds.start >= bounds.stable {

@@ -120,7 +120,7 @@ mod tests {
             TopicPartition::new("trips", 7),
         ];
         assert_eq!(assigned(&bytes), expected);
-        assert_eq!(assigned(&bytes[..20]), [TopicPartition::new("trips", 7)]);
+        assert_eq!(assigned(&bytes[..22]), [TopicPartition::new("trips", 7)]);
         assert!(assigned(&[]).is_empty());
     }
 }
