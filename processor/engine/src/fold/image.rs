@@ -29,7 +29,7 @@ pub struct Image {
     pub head: Head,
     /// The batches, in the order of their numbers within each place.
     pub runs: Vec<ImageRun>,
-    /// What [`anomaly_score`](crate::functions) remembers: groups and their windows; `None` if that is nothing.
+    /// What `anomaly_score` remembers: groups and their windows; `None` if that is nothing.
     pub history: Option<RecordBatch>,
 }
 

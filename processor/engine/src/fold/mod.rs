@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use blocks::Block;
 use blocks::Keeping;
 pub use closed::{ClosedPieces, ClosedWindow};
-pub use image::{Head, Image, ImageError, ImageRun};
+pub use image::{Head, IMAGE_VERSION, Image, ImageError, ImageRun};
 use keyed::Keyed;
 use panes::Panes;
 
