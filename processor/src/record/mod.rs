@@ -69,7 +69,7 @@ pub struct QueryRecord {
 pub enum RecordError {
     /// It is not the job that the state is of.
     #[error(
-        "application {application_id} can't go on with this job, which is not the one that its state is of:\n{}\nPut back what was changed; or run the changed job beside it under a new application id, and let it take over (`processor cutover`); or begin anew, without what there is (`processor reset`)",
+        "application {application_id} can't go on with this job, which is not the one that its state is of:\n{}\nPut back what was changed; or run the changed job under a new application id; or begin anew, without what there is (`processor reset`)",
         listed(.differences)
     )]
     Changed {

@@ -132,7 +132,6 @@ fn a_changed_job_over_old_partials_is_refused() {
     for named in [
         "query per_minute: where: was passenger_count > 0, is passenger_count > 1",
         "new application id",
-        "processor cutover",
         "processor reset",
     ] {
         assert!(text.contains(named), "{named}: {text}");

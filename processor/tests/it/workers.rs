@@ -34,13 +34,24 @@ fn a_killed_workers_partitions_go_to_the_one_that_is_left() {
         );
         let mut left = fixture.options(sql.clone());
         left.instance = "left".into();
-        let mut right = fixture.options_over(doomed, sql);
+        let mut right = fixture.options_over(Arc::clone(&doomed) as _, sql);
         right.instance = "right".into();
+        let progress = [Arc::clone(&left.progress), Arc::clone(&right.progress)];
         let (left_life, right_life) = (left.lifecycle.clone(), right.lifecycle.clone());
         let left = std::thread::spawn(move || processor::run(&left));
         let right = std::thread::spawn(move || processor::run(&right));
         right_life.drain();
-        // Whether it crashed or finished first is no matter.
+        // If there was too little left for it to come to its step, it crashes when all is read.
+        let all_read = || {
+            let totals = progress.iter().map(|progress| progress.totals().rows_in);
+            totals.sum::<u64>() >= rows.len() as u64
+        };
+        while !right.is_finished() {
+            if all_read() {
+                doomed.crash();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = right.join().unwrap();
         left_life.drain();
         // The log's time goes on while the other one works, in steps that leave it alive: the group forgets the dead one,
