@@ -25,7 +25,12 @@ pub(super) struct Snapshots {
     writing: Option<Writing>,
     /// Partials below this offset are in a committed snapshot, and still there.
     to_delete: Option<Offset>,
+    /// When deleting them is tried again, by the clock.
+    delete_at_ms: i64,
 }
+
+/// How long it waits after partials could not be deleted. They are only in the way.
+const DELETE_AGAIN_MS: i64 = 60_000;
 
 /// A snapshot that is on its way.
 struct Writing {
@@ -45,6 +50,7 @@ impl Snapshots {
             shelf,
             writing: None,
             to_delete,
+            delete_at_ms: i64::MIN,
         }
     }
 
@@ -188,6 +194,7 @@ impl Session<'_> {
 
     /// Takes note of snapshots that the commit has completed, and deletes the partials that they make needless.
     pub(super) fn snapshots_committed(&mut self) {
+        let now_ms = self.worker.clock.now_ms();
         for (partition, snapshots) in &mut self.snapshots {
             if let Some((offset, cost)) = snapshots.committed() {
                 self.worker.metrics.snapshots.inc();
@@ -196,13 +203,14 @@ impl Session<'_> {
                     merge.snapshot_taken(cost);
                 }
             }
-            let Some(before) = snapshots.to_delete else {
+            let due = snapshots.delete_at_ms <= now_ms;
+            let Some(before) = snapshots.to_delete.filter(|_| due) else {
                 continue;
             };
             match self.worker.log.delete_records(partition, before) {
                 Ok(()) => snapshots.to_delete = None,
-                // They are only in the way; it is tried again behind the next commit.
                 Err(error) => {
+                    snapshots.delete_at_ms = now_ms.saturating_add(DELETE_AGAIN_MS);
                     tracing::warn!(%partition, before, error = %chain(&error), "partials that a snapshot covers can't be deleted yet");
                 }
             }
