@@ -288,6 +288,15 @@ fn buffers_of(kind: &DataType) -> usize {
     }
 }
 
+/// The bytes of one value in a column's buffer of this number.
+fn width_of(kind: &DataType, number: usize) -> usize {
+    match (kind, number) {
+        (DataType::Utf8 | DataType::Binary, 1) => size_of::<i32>(),
+        (DataType::LargeUtf8 | DataType::LargeBinary, 1) => size_of::<i64>(),
+        _ => kind.primitive_width().unwrap_or(1),
+    }
+}
+
 /// A column from its next buffers: which values there are, offsets if it has any, and values.
 fn array<'a>(
     kind: &DataType,
@@ -311,8 +320,13 @@ fn array<'a>(
         .len(rows)
         .null_bit_buffer(has_nulls.then_some(validity))
         .align_buffers(true);
-    for _ in 1..buffers_of(kind) {
-        data = data.add_buffer(next()?);
+    for number in 1..buffers_of(kind) {
+        let buffer = next()?;
+        // Arrow panics on a buffer that ends in the midst of a value.
+        if !buffer.len().is_multiple_of(width_of(kind, number)) {
+            return Err(refused("a buffer ends in the midst of a value"));
+        }
+        data = data.add_buffer(buffer);
     }
     Ok(make_array(data.build()?))
 }
