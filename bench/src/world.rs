@@ -57,7 +57,8 @@ impl World {
         Ok(Self {
             log: connect_log(&config.log)?,
             registry: connect_registry(&config.registry)?,
-            name: format!("bench-{}", now.as_millis() % 10_000_000_000),
+            // Two that begin in the same moment have names of their own.
+            name: format!("bench-{}-{}", now.as_secs(), std::process::id()),
             folder: tempfile::tempdir()?,
             config,
             binaries: args.binaries.clone().unwrap_or(beside),

@@ -127,6 +127,17 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// Whether "fenced" may mean no more than that a transaction was open for too long.
+    pub(super) fn may_be_a_timeout(&self) -> bool {
+        matches!(
+            self,
+            Self::Log {
+                source: LogError::Fenced { .. },
+                ..
+            } | Self::DeadLetter(DeadLetterError::Log(LogError::Fenced { .. }))
+        )
+    }
+
     /// What this failure asks for.
     pub fn class(&self) -> Class {
         match self {

@@ -107,6 +107,9 @@ pub struct Worker {
     pub spill_dir: PathBuf,
 }
 
+/// A worker that is fenced again within this time leaves.
+const FENCED_TWICE_MS: i64 = 5 * 60 * 1000;
+
 /// The longest pause between two sessions.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -117,6 +120,7 @@ impl Worker {
     /// What a new session can't heal: another instance has taken the slot, or someone must act.
     pub fn run(&self) -> Result<(), WorkerError> {
         let mut pause = Duration::from_millis(100);
+        let mut fenced_at = None;
         loop {
             let started = self.clock.now_ms();
             let error = match Session::open(self).and_then(Session::run) {
@@ -129,6 +133,23 @@ impl Worker {
                         return Ok(());
                     }
                     tracing::warn!(slot = self.slot, error = %chain(&error), "a session was given up; starting another");
+                    self.metrics.sessions.inc();
+                }
+                // The client says this, too, where the coordinator has timed the transaction out, as after a moment in
+                // which this process or the broker stood still (KIP-588). Of two instances with one name each fences the
+                // other; the one that began first is the first to be fenced twice, and leaves.
+                Class::Fenced if error.may_be_a_timeout() => {
+                    let now = self.clock.now_ms();
+                    let twice = fenced_at
+                        .replace(now)
+                        .is_some_and(|before| now.saturating_sub(before) < FENCED_TWICE_MS);
+                    if twice {
+                        return Err(error);
+                    }
+                    if self.leaving() {
+                        return Ok(());
+                    }
+                    tracing::warn!(slot = self.slot, error = %chain(&error), "the transaction was timed out, or another instance has taken this one's name; starting another session");
                     self.metrics.sessions.inc();
                 }
                 Class::Fenced | Class::Fatal => return Err(error),

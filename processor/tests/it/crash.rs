@@ -87,6 +87,23 @@ fn a_refused_transaction_is_done_again() {
 }
 
 #[test]
+fn a_transaction_that_the_log_timed_out_is_done_again() {
+    let trace = clean_trace();
+    for call in [
+        "producer.init_transactions",
+        "producer.begin",
+        "producer.send",
+        "producer.flush",
+        "producer.send_offsets",
+        "producer.commit",
+    ] {
+        for nth in 0..trace.iter().filter(|found| **found == call).count() as u64 {
+            survive(At::Call(call, nth), Fault::TimedOut);
+        }
+    }
+}
+
+#[test]
 fn a_broker_that_is_away_for_a_moment_is_waited_for() {
     for step in 0..clean_trace().len() as u64 {
         survive(At::Step(step), Fault::Unreachable);

@@ -16,7 +16,7 @@ use crate::position::POSITIONS_TOPIC;
 /// What was committed when it was last counted.
 #[derive(Clone, Copy)]
 pub(super) struct Counted {
-    read: u64,
+    pub read: u64,
     rejected: u64,
     delivered: u64,
     bytes: u64,

@@ -101,10 +101,19 @@ pub fn run(options: Options) -> Result<Summary, ProducerError> {
                 sleep(patience.pause(error)?);
             }
             Recovery::Yield => {
-                return Err(ProducerError::Fenced {
-                    input_set: job.set.id.clone(),
-                    source: error,
-                });
+                let committed = job.counted.map(|counted| counted.read);
+                let again = job.fenced_at.replace(committed) == Some(committed);
+                if again || job.another_goes_on(committed, &mut patience)? {
+                    return Err(ProducerError::Fenced {
+                        input_set: job.set.id.clone(),
+                        source: error,
+                    });
+                }
+                if job.options.lifecycle.stopping() {
+                    return Err(ProducerError::Log(error));
+                }
+                tracing::warn!(error = %error, "nobody has taken this input set over: the log must have timed the open transaction out; starting anew");
+                restart = true;
             }
             Recovery::Stop => return Err(ProducerError::Log(error)),
         }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemas::record::Position;
 
 use super::Failure;
+use super::recovery::{Patience, Recovery};
 use super::setup::Job;
 use crate::error::ProducerError;
 use crate::input::{Mark, Next, display_name, verify};
 use crate::position::{ReadError, current_index, read_positions};
+
+/// Between two looks at the positions.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A committed position, and the place in the file that it means.
 pub(super) struct Checkpoint {
@@ -30,6 +34,39 @@ impl Job {
                 ReadError::Other(error) => Failure::Other(error),
             },
         )
+    }
+
+    /// Whether another instance commits rows of this set, beyond what this one has committed.
+    ///
+    /// The client says "fenced" also where the coordinator has timed the transaction out and raised the epoch, as after a
+    /// moment in which this process or the broker stood still (KIP-588; librdkafka does not tell the two apart). An
+    /// instance that has taken over commits at least once in the time of a transaction.
+    pub(super) fn another_goes_on(
+        &self,
+        committed: Option<u64>,
+        patience: &mut Patience,
+    ) -> Result<bool, ProducerError> {
+        let committed = committed.unwrap_or(0);
+        let until = Instant::now() + self.options.transaction_timeout;
+        loop {
+            match self.newest_positions() {
+                Ok(positions) => {
+                    let position = positions.get(&self.set.id);
+                    if position.is_some_and(|now| now.rows_read.cast_unsigned() > committed) {
+                        return Ok(true);
+                    }
+                }
+                Err(Failure::Log(error)) if Recovery::of(&error) == Recovery::TryAgain => {
+                    std::thread::sleep(patience.pause(error)?);
+                }
+                Err(Failure::Log(error)) => return Err(ProducerError::Log(error)),
+                Err(Failure::Other(error)) => return Err(error),
+            }
+            if Instant::now() >= until || self.options.lifecycle.stopping() {
+                return Ok(false);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Where to go on, by the newest position of this set.

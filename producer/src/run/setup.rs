@@ -67,6 +67,8 @@ pub(super) struct Job {
     pub row: Vec<u8>,
     pub in_transaction: bool,
     pub counted: Option<Counted>,
+    /// How many rows had been committed when the log last said that another instance has taken over.
+    pub fenced_at: Option<Option<u64>>,
 }
 
 impl Job {
@@ -127,6 +129,7 @@ impl Job {
             row: Vec::new(),
             in_transaction: false,
             counted: None,
+            fenced_at: None,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! A crash, an unknown outcome or a refusal at every step of the protocol, then a restart: every row once.
 
+use std::time::Duration;
+
 use runtime::log::fault::{At, Fault, FaultLog};
 
 use crate::pipeline::{HEADER, World, ids, rows};
@@ -52,6 +54,7 @@ fn whatever_fails_at_whichever_step_every_row_is_sent_once() {
         Fault::UnknownAndNotDone,
         Fault::Unreachable,
         Fault::MustAbort,
+        Fault::TimedOut,
     ];
     std::thread::scope(|scope| {
         for fault in faults {
@@ -60,10 +63,11 @@ fn whatever_fails_at_whichever_step_every_row_is_sent_once() {
                     let case = Case::new();
                     let log = FaultLog::with_fault(case.world.log.clone(), At::Step(step), fault);
                     let crashes = matches!(fault, Fault::CrashBefore | Fault::CrashAfter);
-                    let first = run(case
+                    let mut options = case
                         .world
-                        .options_on(log.clone(), Source::Files(case.files.clone())));
-                    match first {
+                        .options_on(log.clone(), Source::Files(case.files.clone()));
+                    options.transaction_timeout = Duration::from_millis(300);
+                    match run(options) {
                         Ok(summary) => {
                             assert!(!crashes, "{fault:?} at step {step}");
                             assert!(summary.finished);

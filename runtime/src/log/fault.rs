@@ -47,6 +47,9 @@ pub enum Fault {
     /// The call takes no effect, and fails with [`LogError::MustAbort`]; so do the producer's later calls, until it
     /// aborts.
     MustAbort,
+    /// The log has timed the producer's transaction out, as when its process or the broker stood still for too long: the
+    /// transaction is aborted, and this call and all later ones fail with [`LogError::Fenced`]. Of producers' calls only.
+    TimedOut,
 }
 
 /// A log that fails where it is told to.
@@ -169,6 +172,7 @@ impl Steps {
             Some(Fault::UnknownAndNotDone) => Err(LogError::UnknownOutcome { action: name }),
             Some(Fault::Unreachable) => Err(unreachable(name)),
             Some(Fault::MustAbort) => Err(must_abort()),
+            Some(Fault::TimedOut) => Err(fenced()),
         }
     }
 
@@ -182,6 +186,12 @@ fn unreachable(action: &'static str) -> LogError {
     LogError::Unreachable {
         action,
         detail: "a fault was asked for".into(),
+    }
+}
+
+fn fenced() -> LogError {
+    LogError::Fenced {
+        transactional_id: "that a fault was asked for".into(),
     }
 }
 
@@ -207,6 +217,7 @@ impl Log for FaultLog {
         Ok(Box::new(FaultProducer {
             inner: Abandoning::new(inner, &self.steps),
             must_abort: false,
+            fenced: false,
         }))
     }
 
@@ -410,6 +421,7 @@ impl Consumer for FaultConsumer {
 struct FaultProducer {
     inner: Abandoning<dyn Producer>,
     must_abort: bool,
+    fenced: bool,
 }
 
 impl FaultProducer {
@@ -419,10 +431,18 @@ impl FaultProducer {
         call: impl FnOnce(&mut dyn Producer) -> Result<R, LogError>,
     ) -> Result<R, LogError> {
         self.inner.steps.alive()?;
+        if self.fenced {
+            return Err(fenced());
+        }
         if self.must_abort {
             return Err(must_abort());
         }
         let outcome = self.inner.step(name, |inner| call(inner));
+        if matches!(outcome, Err(LogError::Fenced { .. })) {
+            self.fenced = true;
+            // Where no transaction is open there is nothing to time out.
+            let _ = self.inner.client.as_deref_mut().map(|inner| inner.abort());
+        }
         self.must_abort = matches!(outcome, Err(LogError::MustAbort { .. }));
         outcome
     }

@@ -161,7 +161,12 @@ fn whatever_strikes_at_whichever_step_each_row_is_carried_once() {
             Fault::UnknownAndNotDone,
             Fault::Unreachable,
             Fault::MustAbort,
+            Fault::TimedOut,
         ] {
+            if fault == Fault::TimedOut && !counting.trace()[step as usize].starts_with("producer.")
+            {
+                continue;
+            }
             let fixture = Fixture::new();
             let faults = FaultLog::with_fault(Arc::clone(&fixture.log), At::Step(step), fault);
             let outcome = carry(&*faults);
