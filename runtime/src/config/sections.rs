@@ -74,7 +74,7 @@ pub struct LogConfig {
     pub request_timeout_ms: Millis,
     /// The most memory for records waiting for delivery, for each producer.
     pub producer_queue_bytes: usize,
-    /// The most memory for records read ahead, for each partition.
+    /// How many bytes of records are read ahead, for each partition.
     pub consumer_queue_bytes: usize,
     /// Copies of each topic; −1 is the broker's default.
     pub replication: i32,

@@ -28,7 +28,7 @@ pub struct KafkaOptions {
     pub hang_timeout: Duration,
     /// The most memory that records waiting for delivery take in one producer.
     pub producer_queue_bytes: usize,
-    /// The most memory that records read ahead take for one partition.
+    /// How many bytes of records are read ahead for one partition; what stands beside each record in memory comes on top.
     pub consumer_queue_bytes: usize,
 }
 
@@ -43,7 +43,7 @@ impl KafkaOptions {
             request_timeout: Duration::from_secs(30),
             hang_timeout: Duration::from_secs(5),
             producer_queue_bytes: 256 * 1024 * 1024,
-            consumer_queue_bytes: 4 * 1024 * 1024,
+            consumer_queue_bytes: 1024 * 1024,
         }
     }
 
@@ -162,11 +162,19 @@ impl KafkaOptions {
         );
         // A partition newly assigned waits for the fetch that is under way.
         config.set("fetch.wait.max.ms", "100");
-        config.set("fetch.queue.backoff.ms", "20");
+        config.set("fetch.queue.backoff.ms", "1");
         config.set("fetch.error.backoff.ms", "100");
         config.set(
             "queued.max.messages.kbytes",
             (self.consumer_queue_bytes / 1024).max(1).to_string(),
+        );
+        // An answer holds that much of a partition as it lies on the broker, compressed: unpacked it may go far beyond the
+        // queue's bound, which is looked at between answers only. A larger batch comes whole (KIP-74).
+        config.set(
+            "fetch.message.max.bytes",
+            (self.consumer_queue_bytes / 4)
+                .clamp(64 * 1024, 1024 * 1024)
+                .to_string(),
         );
         // Members of a group are given new partitions once the client has seen them.
         config.set("topic.metadata.refresh.interval.ms", "10000");
