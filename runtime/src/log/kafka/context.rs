@@ -60,11 +60,13 @@ impl ClientNotes {
 
 fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, message, "the Kafka client reports");
-        }
-        // librdkafka calls each lost connection an error; it recovers from them by itself.
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+        // librdkafka calls each lost connection an error, and recovers from it by itself; what it calls fatal is fatal to
+        // one client, and comes back from the call in hand: whoever made that knows whether someone must act.
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => {
             tracing::warn!(facility, message, "the Kafka client reports")
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
