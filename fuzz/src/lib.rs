@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 use engine::fold::Fold;
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::{Query, Settings, plan};
+use processor::format::{self, NEWEST};
 use processor::offsets::{self, ScanCounts, ShardState, SourceState};
 use processor::partial;
 use processor::snapshot::manifest::{self, Manifest, Named, Slice};
@@ -86,11 +87,13 @@ pub fn offset_metadata(bytes: &[u8]) {
         return;
     };
     if let Ok(state) = offsets::decode::<SourceState>(text) {
-        let again = offsets::encode(&state).map(|text| offsets::decode::<SourceState>(&text));
+        let again =
+            offsets::encode(&state, NEWEST).map(|text| offsets::decode::<SourceState>(&text));
         assert!(matches!(again, Ok(Ok(again)) if again == state));
     }
     if let Ok(state) = offsets::decode::<ShardState>(text) {
-        let again = offsets::encode(&state).map(|text| offsets::decode::<ShardState>(&text));
+        let again =
+            offsets::encode(&state, NEWEST).map(|text| offsets::decode::<ShardState>(&text));
         assert!(matches!(again, Ok(Ok(again)) if again == state));
     }
 }
@@ -103,9 +106,19 @@ pub fn manifest(bytes: &[u8]) {
     let Some((header, value)) = rest.split_at_checked(u16::from_le_bytes(*length).into()) else {
         return;
     };
-    if let Ok((manifest, slices)) = manifest::decode(header, value) {
+    // Whoever writes what is no manifest can give it its checksum.
+    let decode = |header: &[u8], value: &[u8]| {
+        let checksum = format::checksum(NEWEST, header, Some(value));
+        manifest::decode(
+            header,
+            checksum.as_ref().map(<[u8; 4]>::as_slice),
+            value,
+            NEWEST,
+        )
+    };
+    if let Ok((manifest, slices)) = decode(header, value) {
         let again = manifest::encode(&manifest, &slices);
-        let again = again.map(|(header, value)| manifest::decode(&header, &value));
+        let again = again.map(|(header, value)| decode(&header, &value));
         assert!(matches!(again, Ok(Ok(again)) if again == (manifest, slices)));
     }
 }
@@ -269,7 +282,10 @@ pub fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         watermark: Some(5),
         ..ShardState::default()
     };
-    let metadata = [offsets::encode(&source), offsets::encode(&shard)];
+    let metadata = [
+        offsets::encode(&source, NEWEST),
+        offsets::encode(&shard, NEWEST),
+    ];
     let metadata = metadata.into_iter().flatten().map(String::into_bytes);
     let mut rows = Vec::new();
     let mut folds = Vec::new();
@@ -307,7 +323,7 @@ pub fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
 fn manifests() -> Vec<Vec<u8>> {
     let with = |query: &Arc<Query>, slices: &[Slice]| {
         let manifest = Manifest {
-            version: manifest::VERSION,
+            version: NEWEST,
             offset: 17,
             partials_topic_id: "d1f0".to_owned(),
             head: Fold::new(Arc::clone(query), 1).image().head,

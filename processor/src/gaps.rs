@@ -19,10 +19,12 @@ use runtime::log::{
 };
 use serde::Serialize;
 
+use crate::format::NEWEST;
 use crate::offsets::{
     self, Gap, MAX_GAPS, MAX_RANGE_GAPS, MetadataError, RangeGap, ShardState, SourceState,
 };
 use crate::partial::{self, PartialError};
+use crate::record::{self, RecordError};
 use crate::topics;
 
 /// For how long a partials partition may stay silent before it is given up.
@@ -85,6 +87,9 @@ pub enum GapError {
         #[source]
         source: PartialError,
     },
+    /// The record of the job can't be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// Metadata can't be written.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -117,6 +122,7 @@ pub fn find(
     application_id: &str,
     script: &Script,
 ) -> Result<Vec<Finding>, GapError> {
+    let format = record::written(log, application_id)?;
     let mut findings = Vec::new();
     let mut topics_read = BTreeMap::new();
     for insert in &script.inserts {
@@ -146,14 +152,20 @@ pub fn find(
             let bounds = bounds(log, &partition)?;
             let last = ranges.get(&partition.partition).copied();
             if let Some(committed) = committed {
-                let found = source_finding(&partition, &committed, bounds, last, ooo)?;
+                let found = source_finding(&partition, &committed, bounds, last, (ooo, format))?;
                 findings.extend(found);
             }
         }
         for query in queries {
             let partials = topics::partials(application_id, query);
             for (partition, committed) in committed(log, application_id, &partials)? {
-                findings.extend(shard_finding(log, application_id, &partition, committed)?);
+                findings.extend(shard_finding(
+                    log,
+                    application_id,
+                    &partition,
+                    committed,
+                    format,
+                )?);
             }
         }
     }
@@ -241,7 +253,7 @@ fn source_finding(
     committed: &Committed,
     (start, end): (Offset, Offset),
     last: Option<LastRange>,
-    out_of_orderness_ms: i64,
+    (out_of_orderness_ms, format): (i64, u32),
 ) -> Result<Option<Finding>, GapError> {
     let finding = |what: String, way: Way| {
         Ok(Some(Finding {
@@ -271,7 +283,7 @@ fn source_finding(
             };
             state.range_from = state.range_from.or(Some(committed.offset));
             let loses = format!("the rows from offset {} to {start}", committed.offset);
-            let way = at(partition, start, state, gap, loses)?;
+            let way = at(partition, start, (state, format), gap, loses)?;
             finding(
                 format!(
                     "records from the committed offset {} to {start} are gone, and were not read",
@@ -311,7 +323,7 @@ fn source_finding(
                 from: 0,
                 to: offset,
             };
-            let way = at(partition, offset, state, gap, loses)?;
+            let way = at(partition, offset, (state, format), gap, loses)?;
             finding(what, way)
         }
     }
@@ -320,7 +332,7 @@ fn source_finding(
 fn at(
     partition: &TopicPartition,
     offset: Offset,
-    mut state: SourceState,
+    (mut state, format): (SourceState, u32),
     gap: Gap,
     loses: String,
 ) -> Result<Way, GapError> {
@@ -335,7 +347,7 @@ fn at(
     Ok(Way::At {
         offset,
         loses,
-        metadata: offsets::encode(&state)?,
+        metadata: offsets::encode(&state, format)?,
     })
 }
 
@@ -344,6 +356,7 @@ fn shard_finding(
     application_id: &str,
     partition: &TopicPartition,
     committed: Option<Committed>,
+    format: u32,
 ) -> Result<Option<Finding>, GapError> {
     let finding = |what: String, way: Way| {
         Some(Finding {
@@ -411,7 +424,7 @@ fn shard_finding(
         Way::At {
             offset,
             loses: format!("this shard's rows from the ranges {ranges}"),
-            metadata: offsets::encode(&state)?,
+            metadata: offsets::encode(&state, format)?,
         },
     ))
 }
@@ -469,11 +482,12 @@ fn each_header(
             Some(Event::Records(batch)) => {
                 deadline = Instant::now() + PATIENCE;
                 for index in 0..batch.len() {
-                    let header = partial::decode_header(batch.header(index, partial::HEADER))
-                        .map_err(|source| GapError::Partials {
+                    let header = partial::header_of(&batch, index, NEWEST).map_err(|source| {
+                        GapError::Partials {
                             partition: partition.clone(),
                             source,
-                        })?;
+                        }
+                    })?;
                     take(&header);
                 }
             }

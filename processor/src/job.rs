@@ -15,6 +15,7 @@ use runtime::topics::{Durability, Use, Wanted, check};
 use schemas::{Registry, RegistryError, SchemaId};
 
 use crate::columns;
+use crate::format::Format;
 use crate::offsets;
 use crate::record::{self, JobRecord, RecordError};
 use crate::tables::{self, ReferenceTables};
@@ -35,6 +36,9 @@ pub struct JobOptions {
     pub mask_salt: Vec<u8>,
     /// How many brokers must have what is written: topics are created so, and refused with less.
     pub durability: Durability,
+    /// The newest version of what is on the log that is read: [`crate::format::NEWEST`], or less where a member is to be as one of
+    /// the release before.
+    pub newest_format: u32,
 }
 
 /// A job, planned.
@@ -47,6 +51,8 @@ pub struct Job {
     pub queries: Vec<Arc<JobQuery>>,
     /// Its reference tables: those that are files are loaded.
     pub tables: Arc<ReferenceTables>,
+    /// The version that it is written in.
+    pub format: Format,
 }
 
 /// A topic that a job reads.
@@ -87,6 +93,8 @@ pub struct JobQuery {
     pub output_schema: String,
     /// Its results' schema number.
     pub output_schema_id: SchemaId,
+    /// The newest version of its partials and snapshots that is read.
+    pub newest_format: u32,
 }
 
 /// The topics between a query's scan and its results.
@@ -231,7 +239,7 @@ impl Job {
             }
         }
         let tables = tables::open(log, &script, &plans, &sources_columns, &options)?;
-        let record = JobRecord::new(options.shards, &plans);
+        let record = JobRecord::new(options.shards, &plans).reading_to(options.newest_format);
         record::check(log, &options.application_id, &record)?;
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
@@ -306,8 +314,9 @@ impl Job {
             .filter(|query| query.folded.is_some())
             .map(|query| (query.plan.name.as_str(), query.fingerprint))
             .collect();
-        record::keep(log, &options.application_id, &record, &fingerprints)?;
+        let written = record::keep(log, &options.application_id, &record, &fingerprints)?;
         Ok(Self {
+            format: Format::new(options.newest_format, written),
             options,
             sources,
             queries,
@@ -419,6 +428,7 @@ impl JobQuery {
             folded,
             output_schema,
             output_schema_id,
+            newest_format: options.newest_format,
             plan: Arc::new(plan),
         })
     }

@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod columns;
+pub mod format;
 pub mod gaps;
 pub mod job;
 pub mod ledger;

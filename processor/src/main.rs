@@ -34,7 +34,8 @@ use runtime::topics::Durability;
   processor check job.sql --schema trips=taxi_trip.avsc      the same without a registry
   processor explain job.sql                                  fragments, topics, state and time of its queries
   processor offsets show                                     how far is the configured application?
-  processor reset --dry-run                                  what would it take to begin anew?")]
+  processor reset --dry-run                                  what would it take to begin anew?
+  processor upgrade                                          in which format is it written, and who reads which?")]
 struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
@@ -64,6 +65,7 @@ enum Command {
     #[command(subcommand)]
     Offsets(commands::OffsetsCommand),
     Reset(commands::ResetArgs),
+    Upgrade(commands::UpgradeArgs),
     /// Print a shell's completion script
     Completions(Completions),
 }
@@ -108,6 +110,7 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
             shards: settings.shards.into(),
             mask_salt: settings.mask_salt.expose().as_bytes().to_vec(),
             durability: Durability::of(&config.log),
+            newest_format: processor::format::NEWEST,
         },
         workers: settings.workers.into(),
         instance: cli.instance.clone(),
@@ -190,6 +193,7 @@ fn look(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Explain(args)) => commands::run_explain(args, &config),
         Some(Command::Offsets(command)) => commands::run_offsets(command, &config),
         Some(Command::Reset(args)) => commands::run_reset(args, &config),
+        Some(Command::Upgrade(args)) => commands::run_upgrade(args, &config),
         Some(Command::Completions(_)) | None => Ok(Exit::Done),
     }
 }

@@ -4,8 +4,7 @@
 use runtime::log::MAX_METADATA_BYTES;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The version of the metadata that this code writes, and the only one that it reads.
-const VERSION: u32 = 1;
+use crate::format::{self, FormatError};
 
 /// Beside a source partition's offset: how far its event time has come, and what was taken from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +133,7 @@ pub fn most_queries() -> usize {
             ],
         };
         // Numbers can always be written.
-        encode(&state).map_or(usize::MAX, |text| text.len())
+        encode(&state, format::NEWEST).map_or(usize::MAX, |text| text.len())
     };
     (0..)
         .take_while(|queries| bytes(*queries) <= MAX_METADATA_BYTES)
@@ -194,12 +193,9 @@ pub enum MetadataError {
     /// There is none.
     #[error("it has none: it was not committed by this processor, or was reset by hand")]
     Missing,
-    /// It is of another version.
-    #[error("it is of version {found}; this program reads version {VERSION}")]
-    Version {
-        /// Which.
-        found: u32,
-    },
+    /// It is in a version that is not read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// It can't be read.
     #[error("it can't be read: it was not committed by this processor")]
     Unreadable(#[from] serde_json::Error),
@@ -212,13 +208,24 @@ struct Versioned<T> {
     state: T,
 }
 
-/// The metadata string of a state.
-pub fn encode<T: Serialize>(state: &T) -> Result<String, MetadataError> {
-    Ok(serde_json::to_string(&Versioned { v: VERSION, state })?)
+/// The metadata string of a state, in the version that the application is written in.
+pub fn encode<T: Serialize>(state: &T, version: u32) -> Result<String, MetadataError> {
+    Ok(serde_json::to_string(&Versioned { v: version, state })?)
 }
 
 /// The state in a metadata string.
+///
+/// # Errors
+/// There is none, it can't be read, or it is in a version that is not read.
 pub fn decode<T: DeserializeOwned>(metadata: &str) -> Result<T, MetadataError> {
+    decode_to(metadata, format::NEWEST)
+}
+
+/// The same, where versions beyond `newest` are not read.
+pub(crate) fn decode_to<T: DeserializeOwned>(
+    metadata: &str,
+    newest: u32,
+) -> Result<T, MetadataError> {
     if metadata.is_empty() {
         return Err(MetadataError::Missing);
     }
@@ -227,9 +234,7 @@ pub fn decode<T: DeserializeOwned>(metadata: &str) -> Result<T, MetadataError> {
         v: u32,
     }
     let Version { v } = serde_json::from_str(metadata)?;
-    if v != VERSION {
-        return Err(MetadataError::Version { found: v });
-    }
+    format::check(v, newest)?;
     Ok(serde_json::from_str::<Versioned<T>>(metadata)?.state)
 }
 
@@ -246,10 +251,15 @@ mod tests {
         let named = r#"{"v":1,"s":{"filtered":1,"dead":2,"kept":3,"assigned":9}}"#;
         assert_eq!(decode::<ScanCounts>(named).unwrap().assigned, 9);
         let counts = ScanCounts { kept: 1, ..counts };
-        assert_eq!(
-            decode::<ScanCounts>(&encode(&counts).unwrap()).unwrap(),
-            counts
-        );
+        for version in format::OLDEST..=format::NEWEST {
+            let text = encode(&counts, version).unwrap();
+            assert_eq!(decode::<ScanCounts>(&text).unwrap(), counts);
+            assert_eq!(
+                decode_to::<ScanCounts>(&text, 1).is_ok(),
+                version == 1,
+                "a release that reads version 1 alone"
+            );
+        }
         assert!(decode::<ScanCounts>(&old.replace("dead", "lost")).is_err());
     }
 

@@ -9,6 +9,9 @@ use arrow::record_batch::RecordBatch;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use engine::partial::Header;
+use runtime::log::Batch;
+
+use crate::format::{self, FormatError};
 
 /// The record header that holds the partial's header.
 pub const HEADER: &str = "headway-partial";
@@ -32,6 +35,14 @@ pub enum PartialError {
         "the record has no readable `{HEADER}` header: something else writes to the partials topic"
     )]
     Header(#[source] Option<serde_json::Error>),
+    /// It is in a version that is not read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// It is not as it was written.
+    #[error(
+        "the record's checksum is missing or is not that of its header and rows: it was damaged in the log, or something else writes to the partials topic"
+    )]
+    Damaged,
     /// Its header says something that cannot be.
     #[error("the record's `{HEADER}` header names partition {partition} of {partitions}")]
     Partition {
@@ -70,6 +81,82 @@ pub enum PartialError {
     },
 }
 
+/// A record of the partials topic, to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    header: Vec<u8>,
+    checksum: Option<[u8; 4]>,
+    /// The rows, unless it is a mark.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Encoded {
+    /// The record's headers.
+    pub fn headers(&self) -> Vec<(&'static str, &[u8])> {
+        let checksum = self.checksum.as_ref();
+        let checksum = checksum.map(|bytes| (format::CHECKSUM, bytes.as_slice()));
+        [(HEADER, self.header.as_slice())]
+            .into_iter()
+            .chain(checksum)
+            .collect()
+    }
+}
+
+/// A record, in the version that its header names.
+///
+/// # Errors
+/// It can't be written, or is larger than a record may be.
+pub fn encode(header: &Header, rows: Option<&RecordBatch>) -> Result<Encoded, PartialError> {
+    let value = rows.map(encode_rows).transpose()?;
+    let bytes = encode_header(header)?;
+    Ok(Encoded {
+        checksum: format::checksum(header.version, &bytes, value.as_deref()),
+        header: bytes,
+        value,
+    })
+}
+
+/// The header of a record in a batch of the partials topic, once it is sure that the record is as it was written. Versions
+/// beyond `newest` are not read.
+///
+/// # Errors
+/// As those of [`decode_header`]; or it was damaged.
+pub fn header_of(batch: &Batch, index: usize, newest: u32) -> Result<Header, PartialError> {
+    let checksum = batch.header(index, format::CHECKSUM);
+    whole_header(
+        batch.header(index, HEADER),
+        checksum,
+        batch.get(index).value,
+        newest,
+    )
+}
+
+fn whole_header(
+    bytes: Option<&[u8]>,
+    checksum: Option<&[u8]>,
+    value: Option<&[u8]>,
+    newest: u32,
+) -> Result<Header, PartialError> {
+    let header = decode_header_to(bytes, newest)?;
+    match format::is_whole(header.version, checksum, bytes.unwrap_or_default(), value) {
+        true => Ok(header),
+        false => Err(PartialError::Damaged),
+    }
+}
+
+/// Header and rows of a record in a batch of the partials topic; no rows: a mark.
+///
+/// # Errors
+/// As those of [`header_of`] and [`decode_rows`].
+pub fn decode(
+    batch: &Batch,
+    index: usize,
+    newest: u32,
+) -> Result<(Header, Option<RecordBatch>), PartialError> {
+    let header = header_of(batch, index, newest)?;
+    Ok((header, decode_rows(batch.get(index).value)?))
+}
+
 /// The header's bytes.
 pub fn encode_header(header: &Header) -> Result<Vec<u8>, PartialError> {
     serde_json::to_vec(header).map_err(|source| PartialError::Header(Some(source)))
@@ -92,13 +179,31 @@ pub fn encode_rows(rows: &RecordBatch) -> Result<Vec<u8>, PartialError> {
 /// The header of a record.
 ///
 /// # Errors
-/// There is none, it is longer than [`MAX_HEADER_BYTES`], it can't be read, or it names a partition that cannot be.
+/// There is none, it is longer than [`MAX_HEADER_BYTES`], it can't be read, it is in a version that is not read, or it names
+/// a partition that cannot be.
 pub fn decode_header(bytes: Option<&[u8]>) -> Result<Header, PartialError> {
+    decode_header_to(bytes, format::NEWEST)
+}
+
+fn decode_header_to(bytes: Option<&[u8]>, newest: u32) -> Result<Header, PartialError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
     let bytes = bytes
         .filter(|bytes| bytes.len() <= MAX_HEADER_BYTES)
         .ok_or(PartialError::Header(None))?;
-    let header: Header =
-        serde_json::from_slice(bytes).map_err(|source| PartialError::Header(Some(source)))?;
+    let header: Header = match serde_json::from_slice(bytes) {
+        Ok(header) => header,
+        Err(source) => {
+            // Another version may have another header.
+            if let Ok(Version { version }) = serde_json::from_slice(bytes) {
+                format::check(version, newest)?;
+            }
+            return Err(PartialError::Header(Some(source)));
+        }
+    };
+    format::check(header.version, newest)?;
     if header.partition < 0 || header.partitions > MAX_PARTITIONS {
         return Err(PartialError::Partition {
             partition: header.partition,

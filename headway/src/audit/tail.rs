@@ -8,6 +8,7 @@ use arrow::array::{AsArray, Int64Array};
 use arrow::record_batch::RecordBatch;
 use engine::plan::{ROWS, WINDOW_START};
 use engine::window::Window;
+use processor::format::NEWEST;
 use processor::partial;
 use runtime::log::{Batch, ConsumerOptions, Event, Log, LogError, Offset, TopicPartition};
 use schemas::Registry;
@@ -48,8 +49,9 @@ pub(super) fn partial_pairs(
         .zip(committed.into_iter().map(|at| at.map_or(0, |at| at.offset)));
     let mut pairs = 0;
     read_to_end(log, starts, |batch| {
-        for record in batch.iter() {
-            if let Some(rows) = partial::decode_rows(record.value)? {
+        for index in 0..batch.len() {
+            let (_, rows) = partial::decode(batch, index, NEWEST)?;
+            if let Some(rows) = rows {
                 let (pieces, counts) = (integers(&rows, WINDOW_START)?, integers(&rows, ROWS)?);
                 let counts = counts.values().iter();
                 let counts = counts.map(|count| u64::try_from(*count).unwrap_or(0));

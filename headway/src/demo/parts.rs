@@ -108,6 +108,7 @@ impl Parts {
                 shards: origin.shards,
                 mask_salt: MASK_SALT.to_vec(),
                 durability: Default::default(),
+                newest_format: processor::format::NEWEST,
             },
             workers: args.workers,
             instance: "demo".into(),

@@ -3,8 +3,10 @@
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
-/// The version of the partials format that this code writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version of the partials format that this code knows.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest one. Both have the same header and rows: what has changed is how a record is guarded in the log.
+pub const OLDEST_FORMAT: u32 = FORMAT_VERSION - 1;
 
 /// Which part of the source a partials record covers, and what its partition knew of time.
 ///
@@ -12,7 +14,7 @@ pub const FORMAT_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// [`FORMAT_VERSION`].
+    /// Which version it is written in, from [`OLDEST_FORMAT`] to [`FORMAT_VERSION`].
     pub version: u32,
     /// The job's fingerprint, hashed (see [`fingerprint_hash`]).
     pub fingerprint: u64,

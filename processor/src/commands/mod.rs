@@ -4,6 +4,7 @@
 mod ask;
 mod offsets;
 mod reset;
+mod upgrade;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use schemas::{Registry, RegistryError, value_subject};
 use crate::{folder, job};
 pub use offsets::{OffsetsCommand, run_offsets};
 pub use reset::{ResetArgs, run_reset};
+pub use upgrade::{UpgradeArgs, run_upgrade};
 
 /// Say whether a job can run, and where not, what to write instead
 ///

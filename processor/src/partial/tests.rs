@@ -301,10 +301,9 @@ fn a_schema_s_metadata_plays_no_part() {
     );
 }
 
-#[test]
-fn a_header_that_names_what_cannot_be_is_refused() {
-    let header = Header {
-        version: 1,
+fn header(version: u32) -> Header {
+    Header {
+        version,
         fingerprint: 7,
         topic_id: "id".to_owned(),
         partition: 3,
@@ -318,7 +317,60 @@ fn a_header_that_names_what_cannot_be_is_refused() {
         idle: false,
         advance_to: None,
         ended: false,
+    }
+}
+
+#[test]
+fn a_record_with_any_one_bit_changed_is_refused() {
+    let rows = some_rows();
+    let encoded = encode(&header(2), Some(&rows)).unwrap();
+    let checksum = encoded.checksum.unwrap();
+    let read =
+        |header: &[u8], value: &[u8]| whole_header(Some(header), Some(&checksum), Some(value), 2);
+    let value = encoded.value.unwrap();
+    assert_eq!(read(&encoded.header, &value).unwrap(), header(2));
+    let flipped = |bytes: &[u8], bit: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes
     };
+    for bit in 0..8 * encoded.header.len() {
+        let changed = flipped(&encoded.header, bit);
+        assert!(read(&changed, &value).is_err(), "bit {bit} of the header");
+    }
+    for bit in 0..8 * value.len() {
+        let error = read(&encoded.header, &flipped(&value, bit)).unwrap_err();
+        assert!(matches!(error, PartialError::Damaged), "bit {bit}: {error}");
+    }
+    // In version 1 nobody could have known; from then on a checksum may not be left out.
+    for (version, readable) in [(1, true), (2, false)] {
+        let bytes = encode_header(&header(version)).unwrap();
+        let read = whole_header(Some(&bytes), None, Some(&value), 2);
+        assert_eq!(read.is_ok(), readable, "version {version}");
+    }
+}
+
+#[test]
+fn a_header_of_another_version_is_refused_whatever_else_it_says() {
+    let of = |text: &str| decode_header(Some(text.as_bytes())).unwrap_err();
+    let newer = of(r#"{"version": 3, "something": "new"}"#).to_string();
+    assert!(
+        newer.contains("in format 3, and this program reads formats 1 to 2"),
+        "{newer}"
+    );
+    let bytes = encode_header(&header(2)).unwrap();
+    let older = whole_header(Some(&bytes), None, None, 1)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        older.contains("in format 2, and this program reads format 1: a newer"),
+        "{older}"
+    );
+}
+
+#[test]
+fn a_header_that_names_what_cannot_be_is_refused() {
+    let header = header(1);
     let decode = |header: &Header| decode_header(Some(&encode_header(header).unwrap()));
     assert_eq!(decode(&header).unwrap(), header);
     for (partition, partitions) in [

@@ -3,14 +3,18 @@
 //!
 //! ```text
 //!   <app>.job, compacted, one partition, one key      written once, by whoever starts first
-//!     {"v": 1, "shards": 4, "queries": [{"query", "topic", "state", "text"}]}
+//!     {"v": 2, "shards": 4, "queries": [{"query", "topic", "state", "text"}]}
 //! ```
+//!
+//! `v` is the version in which all of the application is written (see [`crate::format`]): so a program that can't read it
+//! is refused before it reads anything else.
 //!
 //! Two members that start at once can't write two: to write, one takes the transactional id `<app>-job`, which ends
 //! whatever another one has open, reads the topic to its end, and writes only if nothing is there; who was overtaken is
 //! fenced, and reads again.
 
 mod differences;
+mod format;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,12 +27,13 @@ use runtime::log::{
 use serde::{Deserialize, Serialize};
 
 pub use differences::differences;
+pub(crate) use format::written;
+pub use format::{Reading, Upgrade};
 
+use crate::format::{FormatError, NEWEST, OLDEST, check as check_format};
 use crate::partial::{self, PartialError};
 use crate::topics;
 
-/// The version that this code writes, and the only one that it reads.
-const VERSION: u32 = 1;
 /// The key of the record.
 const KEY: &[u8] = b"job";
 /// For how long it is tried to write it, while others start or the brokers are away.
@@ -106,6 +111,30 @@ pub enum RecordError {
         /// Why.
         detail: String,
     },
+    /// It is in a version that is not read.
+    #[error("application {application_id} can't be run or looked at by this release")]
+    Format {
+        /// The application.
+        application_id: String,
+        /// Why.
+        #[source]
+        source: FormatError,
+    },
+    /// There is no record.
+    #[error("no job has run under the application id {application_id}")]
+    None {
+        /// The application.
+        application_id: String,
+    },
+    /// The members of its group can't be had.
+    #[error("the members of group {application_id} can't be looked at")]
+    Members {
+        /// The application.
+        application_id: String,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
     /// A partials record can't be read.
     #[error("the first record of {topic} can't be read")]
     Partials {
@@ -126,6 +155,22 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// What this failure asks for.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Log { source, .. } | Self::Members { source, .. } => source.class(),
+            Self::Changed { .. }
+            | Self::Resetting { .. }
+            | Self::Unknown { .. }
+            | Self::Unreadable { .. }
+            | Self::Format { .. }
+            | Self::None { .. }
+            | Self::Partials { .. } => Class::Fatal,
+        }
+    }
+}
+
 fn listed(differences: &[String]) -> String {
     let lines: Vec<_> = differences
         .iter()
@@ -144,11 +189,23 @@ impl JobRecord {
             text: query.fingerprint.clone(),
         });
         Self {
-            v: VERSION,
+            v: NEWEST,
             shards,
             queries: queries.collect(),
             resetting: false,
         }
+    }
+
+    /// The same, by a program that reads up to this version.
+    #[must_use]
+    pub fn reading_to(mut self, newest: u32) -> Self {
+        self.v = newest;
+        self
+    }
+
+    /// The version in which all of the application is written.
+    pub fn version(&self) -> u32 {
+        self.v
     }
 }
 
@@ -157,6 +214,15 @@ impl JobRecord {
 /// # Errors
 /// The log failed, or what stands there can't be read.
 pub fn read(log: &dyn Log, application_id: &str) -> Result<Option<JobRecord>, RecordError> {
+    read_to(log, application_id, NEWEST)
+}
+
+/// The same, where versions beyond `newest` are not read.
+pub(crate) fn read_to(
+    log: &dyn Log,
+    application_id: &str,
+    newest: u32,
+) -> Result<Option<JobRecord>, RecordError> {
     let topic = topics::job(application_id);
     let failed = |source| RecordError::Log {
         topic: topic.clone(),
@@ -186,11 +252,10 @@ pub fn read(log: &dyn Log, application_id: &str) -> Result<Option<JobRecord>, Re
     }
     let Version { v } =
         serde_json::from_slice(&found).map_err(|error| unreadable(error.to_string()))?;
-    if v != VERSION {
-        return Err(unreadable(format!(
-            "it is of version {v}; this program reads version {VERSION}"
-        )));
-    }
+    check_format(v, newest).map_err(|source| RecordError::Format {
+        application_id: application_id.into(),
+        source,
+    })?;
     serde_json::from_slice(&found)
         .map(Some)
         .map_err(|error| unreadable(error.to_string()))
@@ -201,7 +266,7 @@ pub fn read(log: &dyn Log, application_id: &str) -> Result<Option<JobRecord>, Re
 /// # Errors
 /// [`RecordError::Changed`], which says what differs; or the log failed.
 pub fn check(log: &dyn Log, application_id: &str, job: &JobRecord) -> Result<(), RecordError> {
-    match read(log, application_id)? {
+    match read_to(log, application_id, job.v)? {
         None => Ok(()),
         Some(known) => agree(application_id, &known, job),
     }
@@ -224,7 +289,8 @@ fn agree(application_id: &str, known: &JobRecord, job: &JobRecord) -> Result<(),
 }
 
 /// Writes down what the job's state depends on, unless that stands there already: then it must agree. `fingerprints` are
-/// those of the queries with state, by name: an application of before there was a record must have begun with them.
+/// those of the queries with state, by name: an application of before there was a record must have begun with them. The
+/// version in which the application is written: a new one is in the newest that this program reads.
 ///
 /// # Errors
 /// As those of [`check`].
@@ -233,19 +299,28 @@ pub fn keep(
     application_id: &str,
     job: &JobRecord,
     fingerprints: &BTreeMap<&str, u64>,
-) -> Result<(), RecordError> {
+) -> Result<u32, RecordError> {
+    let mut version = job.v;
     patiently(&mut || {
-        if let Some(known) = read(log, application_id)? {
+        if let Some(known) = read_to(log, application_id, job.v)? {
+            version = known.v;
             return agree(application_id, &known, job);
         }
         write(log, application_id, &mut |known| {
             if let Some(known) = known {
+                version = known.v;
                 return agree(application_id, &known, job).map(|()| None);
             }
-            begun_with(log, application_id, fingerprints)?;
-            Ok(Some(job.clone()))
+            let begun = begun_with(log, application_id, fingerprints)?;
+            version = if begun { OLDEST } else { job.v };
+            Ok(Some(job.clone().reading_to(version)))
         })
-    })
+    })?;
+    check_format(version, job.v).map_err(|source| RecordError::Format {
+        application_id: application_id.into(),
+        source,
+    })?;
+    Ok(version)
 }
 
 /// Writes down that a reset has begun: no job starts under the application id until it has come to its end.
@@ -338,15 +413,17 @@ fn write(
     send().map_err(failed)
 }
 
-/// Fails if partials were written by another job than that of these fingerprints.
+/// Whether there are partials; fails if they were written by another job than that of these fingerprints.
 fn begun_with(
     log: &dyn Log,
     application_id: &str,
     fingerprints: &BTreeMap<&str, u64>,
-) -> Result<(), RecordError> {
+) -> Result<bool, RecordError> {
+    let mut begun = false;
     for (query, fingerprint) in fingerprints {
-        if first_fingerprint(log, application_id, query)?.is_some_and(|found| found != *fingerprint)
-        {
+        let found = first_fingerprint(log, application_id, query)?;
+        begun |= found.is_some();
+        if found.is_some_and(|found| found != *fingerprint) {
             return Err(RecordError::Unknown {
                 application_id: application_id.into(),
                 query: (*query).into(),
@@ -354,7 +431,7 @@ fn begun_with(
             });
         }
     }
-    Ok(())
+    Ok(begun)
 }
 
 /// The fingerprint in the first partials record that is still there.

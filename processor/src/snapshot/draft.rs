@@ -9,6 +9,7 @@ use engine::fold::{Block, Fold, Image};
 use super::SnapshotError;
 use super::manifest::{self, HISTORY, Manifest, Slice};
 use super::shelf::{Part, Shelf, Shelved};
+use crate::format;
 use crate::partial::MAX_BYTES;
 
 /// About how many bytes of rows, before compression, go into one record.
@@ -58,8 +59,16 @@ impl Cut {
     }
 }
 
-/// A record to be sent: key, header if it has one, and value; `None` deletes what has the key.
-pub type Outgoing = (String, Option<Vec<u8>>, Option<Vec<u8>>);
+/// A record to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Its key.
+    pub key: String,
+    /// Its headers.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// Its value; `None` deletes what has the key.
+    pub value: Option<Vec<u8>>,
+}
 
 impl Draft {
     /// Plans a snapshot of this state, which is the one after all partials below `offset`; `before` is what the state topic
@@ -219,15 +228,19 @@ impl Draft {
                 rows: rows.sum(),
             },
         );
-        Ok(Some((planned.key.to_string(), None, Some(value))))
+        Ok(Some(Outgoing {
+            key: planned.key.to_string(),
+            headers: Vec::new(),
+            value: Some(value),
+        }))
     }
 
-    /// What ends the snapshot, once every record of rows has been asked for: the manifest, and the tombstones of what it
-    /// does not name.
+    /// What ends the snapshot, once every record of rows has been asked for: the manifest in this version (see
+    /// [`crate::format`]), and the tombstones of what it does not name.
     ///
     /// # Errors
     /// The manifest is too large.
-    pub fn end(&self) -> Result<Vec<Outgoing>, SnapshotError> {
+    pub fn end(&self, version: u32) -> Result<Vec<Outgoing>, SnapshotError> {
         let (records, places) = self.shelf.named();
         let mut slices = Vec::new();
         let mut list = |number: i64, place: i64, (part, parts), at: &[Part], live: Option<_>| {
@@ -259,15 +272,28 @@ impl Draft {
         }
         list(HISTORY, 0, (0, 1), &self.shelf.history, None);
         let manifest = Manifest {
-            version: manifest::VERSION,
+            version,
             offset: self.offset,
             partials_topic_id: self.partials_topic_id.clone(),
             head: self.image.head.clone(),
             records,
         };
         let (header, value) = manifest::encode(&manifest, &slices)?;
-        let mut outgoing = vec![(manifest::key(self.shelf.shard()), Some(header), Some(value))];
-        outgoing.extend(self.gone.iter().map(|key| (key.to_string(), None, None)));
+        let checksum = format::checksum(version, &header, Some(&value));
+        let checksum = checksum.map(|bytes| (format::CHECKSUM, bytes.to_vec()));
+        let mut outgoing = vec![Outgoing {
+            key: manifest::key(self.shelf.shard()),
+            headers: [(manifest::HEADER, header)]
+                .into_iter()
+                .chain(checksum)
+                .collect(),
+            value: Some(value),
+        }];
+        outgoing.extend(self.gone.iter().map(|key| Outgoing {
+            key: key.to_string(),
+            headers: Vec::new(),
+            value: None,
+        }));
         Ok(outgoing)
     }
 

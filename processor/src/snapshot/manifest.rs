@@ -13,13 +13,11 @@ use engine::fold::Head;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
+use crate::format;
 use crate::partial::{MAX_BYTES, ipc};
 
 /// The record header that holds a manifest's head.
 pub const HEADER: &str = "headway-manifest";
-
-/// The version of the manifest that this code writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
 
 /// The number of the batches of history, which is not part of any pane or group.
 pub const HISTORY: i64 = -1;
@@ -28,7 +26,7 @@ pub const HISTORY: i64 = -1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`VERSION`].
+    /// The version that it is written in (see [`crate::format`]).
     pub version: u32,
     /// The state is the one after all partials below this offset.
     pub offset: i64,
@@ -139,11 +137,18 @@ fn packed(live: &BooleanBuffer) -> Vec<u8> {
     bits.as_slice()[..live.len().div_ceil(8)].to_vec()
 }
 
-/// What these bytes say.
+/// What these bytes say: the header, what the record has of a [`format::CHECKSUM`], and the value. Versions beyond `newest`
+/// are not read.
 ///
 /// # Errors
-/// They are not a manifest of this version, or it contradicts itself.
-pub fn decode(header: &[u8], value: &[u8]) -> Result<(Manifest, Vec<Slice>), SnapshotError> {
+/// They are not a manifest, or one in a version that is not read; they are not as they were written; or the manifest
+/// contradicts itself.
+pub fn decode(
+    header: &[u8],
+    checksum: Option<&[u8]>,
+    value: &[u8],
+    newest: u32,
+) -> Result<(Manifest, Vec<Slice>), SnapshotError> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -151,8 +156,9 @@ pub fn decode(header: &[u8], value: &[u8]) -> Result<(Manifest, Vec<Slice>), Sna
     let wrong = |detail: String| SnapshotError::Manifest { detail };
     let json = |error: serde_json::Error| wrong(error.to_string());
     let Version { version } = serde_json::from_slice(header).map_err(json)?;
-    if version != VERSION {
-        return Err(SnapshotError::Version { found: version });
+    format::check(version, newest)?;
+    if !format::is_whole(version, checksum, header, Some(value)) {
+        return Err(SnapshotError::Damaged);
     }
     let manifest: Manifest = serde_json::from_slice(header).map_err(json)?;
     let batches = decode_batches(value)?;

@@ -33,15 +33,14 @@ pub enum SnapshotError {
         /// Why.
         detail: String,
     },
-    /// The manifest is of another version.
+    /// The manifest is in a version that is not read.
+    #[error("the manifest of the state can't be read")]
+    Format(#[from] crate::format::FormatError),
+    /// The manifest is not as it was written.
     #[error(
-        "the manifest of the state is in format {found}; this program reads format {}",
-        manifest::VERSION
+        "the checksum of the state's manifest is missing or is not that of what it says: it was damaged in the log, or something else writes to the state topic"
     )]
-    Version {
-        /// Which.
-        found: u32,
-    },
+    Damaged,
     /// A record that the manifest names is missing, or is not the one that it names.
     #[error(
         "record {key} of the state is missing or is not the one that its manifest names: something else writes to the state topic, or deletes from it"

@@ -12,13 +12,14 @@ use std::time::Duration;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use engine::fold::{Fold, Image, ImageRun};
-use engine::plan::Query;
 use engine::spill::Spill;
 use runtime::log::{Consumer, ConsumerOptions, Event, Log, LogError, Offset, TopicPartition};
 
 use super::SnapshotError;
 use super::manifest::{self, HISTORY, Slice};
 use super::shelf::{Part, Shelf, Shelved};
+use crate::format;
+use crate::job::JobQuery;
 use tempfile::SpooledTempFile;
 
 /// The most records in one poll.
@@ -37,7 +38,14 @@ pub struct Restore {
     rows: HashMap<Vec<u8>, (u64, usize)>,
     spool: SpooledTempFile,
     spooled: u64,
-    manifest: Option<(Vec<u8>, Vec<u8>)>,
+    manifest: Option<Written>,
+}
+
+/// A manifest as it was read.
+struct Written {
+    header: Vec<u8>,
+    checksum: Option<Vec<u8>>,
+    value: Vec<u8>,
 }
 
 /// Why reading can't go on.
@@ -113,7 +121,12 @@ impl Restore {
                     let Some(key) = record.key else { continue };
                     if key == manifest_key.as_bytes() {
                         let header = batch.header(index, manifest::HEADER).unwrap_or_default();
-                        self.manifest = record.value.map(|value| (header.to_vec(), value.to_vec()));
+                        let checksum = batch.header(index, format::CHECKSUM);
+                        self.manifest = record.value.map(|value| Written {
+                            header: header.to_vec(),
+                            checksum: checksum.map(<[u8]>::to_vec),
+                            value: value.to_vec(),
+                        });
                         continue;
                     }
                     let Some(value) = record.value else {
@@ -148,21 +161,25 @@ impl Restore {
     /// The state that the topic holds, `None` if there is none; and what stands in it, for `writer` to go on with.
     ///
     /// # Errors
-    /// The state is damaged, or is of another job or of another partials topic.
+    /// The state is damaged, is of another job or of another partials topic, or is in a version that is not read.
     pub fn finish(
         mut self,
-        query: &Arc<Query>,
-        fingerprint: u64,
+        query: &JobQuery,
         partials_topic_id: &str,
         writer: &str,
         spill: &Arc<dyn Spill>,
     ) -> Result<(Option<Restored>, Shelf), SnapshotError> {
         let mut shelf = Shelf::new(self.shard, writer);
-        let Some((header, value)) = self.manifest.take() else {
+        let Some(found) = self.manifest.take() else {
             shelf.strays = self.strays();
             return Ok((None, shelf));
         };
-        let (manifest, slices) = manifest::decode(&header, &value)?;
+        let (manifest, slices) = manifest::decode(
+            &found.header,
+            found.checksum.as_deref(),
+            &found.value,
+            query.newest_format,
+        )?;
         if manifest.partials_topic_id != partials_topic_id {
             return Err(SnapshotError::PartialsTopic {
                 was: manifest.partials_topic_id,
@@ -217,7 +234,7 @@ impl Restore {
             })?;
             shelf.runs.insert(number, parts);
             image.runs.push(ImageRun::read(
-                query,
+                &query.plan,
                 number,
                 first.place,
                 (first.part, first.parts),
@@ -226,7 +243,8 @@ impl Restore {
                 spill.as_ref(),
             )?);
         }
-        let fold = Fold::restore(Arc::clone(query), fingerprint, image, Arc::clone(spill))?;
+        let plan = Arc::clone(&query.plan);
+        let fold = Fold::restore(plan, query.fingerprint, image, Arc::clone(spill))?;
         let restored = Restored {
             fold,
             offset: manifest.offset,

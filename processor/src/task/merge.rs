@@ -169,9 +169,8 @@ impl MergeTask {
                 offset: record.offset,
                 source,
             };
-            let header =
-                partial::decode_header(batch.header(index, partial::HEADER)).map_err(unreadable)?;
-            let rows = partial::decode_rows(record.value).map_err(unreadable)?;
+            let (header, rows) =
+                partial::decode(batch, index, self.query.newest_format).map_err(unreadable)?;
             let before = self.live.fold.watermark().now();
             let applied = self
                 .live

@@ -7,6 +7,7 @@ use schemas::RegistryError;
 
 use crate::offsets::MetadataError;
 use crate::partial::PartialError;
+use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
 use crate::task::merge::MergeError;
 use crate::task::scan::ScanError;
@@ -23,6 +24,9 @@ pub enum WorkerError {
         #[source]
         source: LogError,
     },
+    /// The record of the job can't be had, or is of another release.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A source partition can't be scanned.
     #[error("{partition} can't be scanned")]
     Scan {
@@ -143,6 +147,7 @@ impl WorkerError {
         match self {
             Self::Log { source, .. } => source.class(),
             Self::DeadLetter(error) => error.class(),
+            Self::Record(error) => error.class(),
             Self::Registry {
                 source: RegistryError::Unavailable { .. },
                 ..
@@ -286,9 +291,22 @@ mod tests {
             (
                 WorkerError::Snapshot {
                     partition: partition.clone(),
-                    source: SnapshotError::Version { found: 9 },
+                    source: SnapshotError::Damaged,
                 },
                 Class::Fatal,
+            ),
+            (
+                WorkerError::Record(RecordError::None {
+                    application_id: text(),
+                }),
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Record(RecordError::Log {
+                    topic: text(),
+                    source: LogError::TimedOut { action: "x" },
+                }),
+                Class::Retry,
             ),
             (
                 WorkerError::BehindEnd {

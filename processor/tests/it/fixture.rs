@@ -18,7 +18,7 @@ use runtime::clock::{ManualClock, SystemClock};
 use runtime::lifecycle::Lifecycle;
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use runtime::log::{
-    ConsumerOptions, Event, Log, NewRecord, ProducerOptions, TopicPartition, TopicSpec,
+    ConsumerOptions, Event, Log, NewRecord, Producer, ProducerOptions, TopicPartition, TopicSpec,
 };
 use schemas::{EmbeddedRegistry, Registry, value_subject};
 
@@ -96,6 +96,53 @@ pub fn naive<'a>(trips: impl IntoIterator<Item = &'a Trip>) -> Expected {
         }
     }
     expected
+}
+
+/// The headers that the processor gives to records.
+const HEADERS: [&str; 3] = [
+    processor::partial::HEADER,
+    processor::snapshot::manifest::HEADER,
+    processor::format::CHECKSUM,
+];
+
+/// A record, as it can be written again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    pub partition: i32,
+    pub key: Option<Vec<u8>>,
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub value: Option<Vec<u8>>,
+}
+
+impl Kept {
+    pub fn key(&self) -> &[u8] {
+        self.key.as_deref().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(found, _)| *found == name)
+            .map(|(_, bytes)| bytes.as_slice())
+    }
+
+    pub fn send(&self, producer: &mut dyn Producer, topic: &str) {
+        let headers: Vec<_> = self
+            .headers
+            .iter()
+            .map(|(name, bytes)| (*name, bytes.as_slice()))
+            .collect();
+        producer
+            .send(NewRecord {
+                topic,
+                partition: Some(self.partition),
+                key: self.key.as_deref(),
+                value: self.value.as_deref(),
+                headers: &headers,
+                timestamp_ms: None,
+            })
+            .unwrap();
+    }
 }
 
 pub struct Fixture {
@@ -218,6 +265,7 @@ impl Fixture {
                 shards: 2,
                 mask_salt: b"salt".to_vec(),
                 durability: Default::default(),
+                newest_format: processor::format::NEWEST,
             },
             workers: 1,
             instance: "a".into(),
@@ -303,6 +351,37 @@ impl Fixture {
             }
         }
         records
+    }
+
+    /// Every record of a topic that is still there, in the order of its partitions, with what the processor says of it.
+    pub fn kept(&self, topic: &str) -> Vec<Kept> {
+        let found = self.log.topic(topic).unwrap().unwrap();
+        let mut kept = Vec::new();
+        for partition in (0..found.partitions).map(|of| TopicPartition::new(topic, of)) {
+            let start = self.log.bounds(&partition).unwrap().start;
+            let mut consumer = self.log.consumer(&ConsumerOptions::new("reader")).unwrap();
+            consumer.assign(&[(partition.clone(), start)]).unwrap();
+            loop {
+                match consumer.poll(Duration::from_secs(5), 1000).unwrap() {
+                    Some(Event::Records(batch)) => {
+                        for (index, record) in batch.iter().enumerate() {
+                            let header = |name: &&'static str| {
+                                Some((*name, batch.header(index, name)?.to_vec()))
+                            };
+                            kept.push(Kept {
+                                partition: partition.partition,
+                                key: record.key.map(<[u8]>::to_vec),
+                                headers: HEADERS.iter().filter_map(header).collect(),
+                                value: record.value.map(<[u8]>::to_vec),
+                            });
+                        }
+                    }
+                    Some(Event::End { .. }) => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        kept
     }
 
     /// The results, each as its window, vendor and figures; panics if a window and vendor come twice.

@@ -18,5 +18,6 @@ mod refusals;
 mod snapshots;
 mod time;
 mod topology;
+mod upgrade;
 mod windows;
 mod workers;

@@ -216,7 +216,7 @@ fn a_shard_whose_partials_lack_a_range_goes_on_without_it() {
         &fixture,
         &source(),
         to,
-        &processor::offsets::encode(&state).unwrap(),
+        &processor::offsets::encode(&state, processor::format::NEWEST).unwrap(),
     );
     state.rows_in = 0;
     let error = drain(&fixture, &sql).unwrap_err();
@@ -263,7 +263,7 @@ fn an_application_with_members_is_left_alone() {
     let stop = running(&fixture, &sql);
     let error = Reset::plan(fixture.log.as_ref(), APPLICATION, []).unwrap_err();
     assert!(
-        matches!(&error, ResetError::Members { members, .. } if members == "test-a-0"),
+        matches!(&error, ResetError::Members { members, .. } if members == "test-a-0.f2"),
         "{error:?}"
     );
     let finding = Finding {

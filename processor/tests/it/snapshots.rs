@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor::ProcessorError;
+use processor::format::{CHECKSUM, NEWEST};
 use processor::offsets::ShardState;
 use processor::snapshot::manifest;
 use runtime::log::fault::{At, Fault, FaultLog};
 use runtime::log::{
-    Bounds, Committed, ConsumerOptions, Event, Log, NewRecord, OffsetCommit, ProducerOptions,
+    Bounds, Committed, ConsumerOptions, Log, NewRecord, OffsetCommit, ProducerOptions,
     TopicPartition,
 };
 
-use crate::fixture::{APPLICATION, Fixture, Trip, assert_same, job_sql, naive, trips};
+use crate::fixture::{APPLICATION, Fixture, Kept, Trip, assert_same, job_sql, naive, trips};
 
 const STATE: &str = "test.per_minute.state";
 const PARTIALS: &str = "test.per_minute.partials";
@@ -56,48 +57,22 @@ fn committed(fixture: &Fixture) -> Vec<Option<Committed>> {
         .unwrap()
 }
 
-/// A record of the state: partition, key, manifest's header, value.
-type Record = (i32, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
-
-fn records(fixture: &Fixture, topic: &str, header: &str) -> Vec<Record> {
-    let mut records = Vec::new();
-    for partition in shards(topic) {
-        let start = fixture.log.bounds(&partition).unwrap().start;
-        let mut consumer = fixture
-            .log
-            .consumer(&ConsumerOptions::new("reader"))
-            .unwrap();
-        consumer.assign(&[(partition.clone(), start)]).unwrap();
-        loop {
-            match consumer.poll(Duration::from_secs(5), 1000).unwrap() {
-                Some(Event::Records(batch)) => {
-                    for (index, record) in batch.iter().enumerate() {
-                        records.push((
-                            partition.partition,
-                            record.key.unwrap_or_default().to_vec(),
-                            batch.header(index, header).map(<[u8]>::to_vec),
-                            record.value.map(<[u8]>::to_vec),
-                        ));
-                    }
-                }
-                Some(Event::End { .. }) => break,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    records
-}
-
 /// The last manifest of each shard.
 fn manifests(fixture: &Fixture) -> BTreeMap<i32, manifest::Manifest> {
-    records(fixture, STATE, manifest::HEADER)
-        .into_iter()
-        .filter(|(shard, key, ..)| *key == manifest::key(*shard).into_bytes())
-        .map(|(shard, _, header, value)| {
-            let (manifest, _) = manifest::decode(&header.unwrap(), &value.unwrap()).unwrap();
-            (shard, manifest)
-        })
-        .collect()
+    let mut manifests = BTreeMap::new();
+    for record in fixture.kept(STATE) {
+        if record.key() == manifest::key(record.partition).as_bytes() {
+            let (manifest, _) = manifest::decode(
+                record.header(manifest::HEADER).unwrap(),
+                record.header(CHECKSUM),
+                record.value.as_deref().unwrap(),
+                NEWEST,
+            )
+            .unwrap();
+            manifests.insert(record.partition, manifest);
+        }
+    }
+    manifests
 }
 
 fn finish(fixture: &Fixture) -> Result<(), ProcessorError> {
@@ -152,11 +127,11 @@ fn what_the_state_topic_holds_follows_the_state_and_not_its_past() {
     }
     let mut live: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut ever = 0;
-    for (_, key, _, value) in records(&fixture, STATE, manifest::HEADER) {
-        match value {
-            Some(_) => ever += usize::from(live.insert(key)),
+    for record in fixture.kept(STATE) {
+        match record.value {
+            Some(_) => ever += usize::from(live.insert(record.key().to_vec())),
             None => {
-                live.remove(&key);
+                live.remove(record.key());
             }
         }
     }
@@ -198,8 +173,9 @@ fn no_writer_writes_under_a_key_that_another_has_used() {
         fixture.forget_members();
     }
     let mut seen: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    for (_, key, _, value) in records(&fixture, STATE, manifest::HEADER) {
-        if let Some(value) = value.filter(|_| key.starts_with(b"rows/")) {
+    for record in fixture.kept(STATE) {
+        let key = record.key().to_vec();
+        if let Some(value) = record.value.filter(|_| key.starts_with(b"rows/")) {
             let name = String::from_utf8_lossy(&key).into_owned();
             assert!(
                 seen.insert(key, value).is_none(),
@@ -250,7 +226,7 @@ fn a_dead_workers_open_transaction_is_waited_for() {
     let (fixture, rows) = begun();
     // As if the markers of its last commit had not reached the state topic yet: the partials are deleted already, and the
     // snapshot that covers them is not to be seen before the transaction is over.
-    let state = records(&fixture, STATE, manifest::HEADER);
+    let state = fixture.kept(STATE);
     let spec = fixture.log.topic(STATE).unwrap().unwrap();
     fixture.log.delete_topic(STATE).unwrap();
     let mut again = runtime::log::TopicSpec::new(STATE, 2);
@@ -262,18 +238,8 @@ fn a_dead_workers_open_transaction_is_waited_for() {
         .unwrap();
     zombie.init_transactions().unwrap();
     zombie.begin().unwrap();
-    for (shard, key, header, value) in &state {
-        let header = header.as_deref().map(|header| (manifest::HEADER, header));
-        zombie
-            .send(NewRecord {
-                topic: STATE,
-                partition: Some(*shard),
-                key: Some(key),
-                value: value.as_deref(),
-                headers: header.as_slice(),
-                timestamp_ms: None,
-            })
-            .unwrap();
+    for record in &state {
+        record.send(zombie.as_mut(), STATE);
     }
     zombie.flush().unwrap();
     let options = fixture.options(sql());
@@ -371,7 +337,7 @@ fn reset(fixture: &Fixture, shard: i32, offset: i64) {
         .log
         .consumer(&ConsumerOptions::new(APPLICATION))
         .unwrap();
-    let metadata = processor::offsets::encode(&ShardState::default()).unwrap();
+    let metadata = processor::offsets::encode(&ShardState::default(), NEWEST).unwrap();
     let partition = TopicPartition::new(PARTIALS, shard);
     consumer
         .commit(&[OffsetCommit {
@@ -401,7 +367,7 @@ fn offsets_that_were_reset_to_before_the_snapshot_are_refused() {
 #[test]
 fn a_partials_topic_that_was_created_again_is_refused() {
     let (fixture, _) = begun();
-    let before = records(&fixture, PARTIALS, "headway-partial");
+    let before = fixture.kept(PARTIALS);
     let ends = bounds(&fixture, PARTIALS).map(|bounds| bounds.end);
     let spec = fixture.log.topic(PARTIALS).unwrap().unwrap();
     fixture.log.delete_topic(PARTIALS).unwrap();
@@ -413,22 +379,9 @@ fn a_partials_topic_that_was_created_again_is_refused() {
         .log
         .producer(&ProducerOptions::idempotent("mirror"))
         .unwrap();
-    for (shard, key, header, value) in before
-        .iter()
-        .cycle()
-        .take(4 * ends[0].max(ends[1]) as usize)
-    {
-        let header = header.as_deref().map(|header| ("headway-partial", header));
-        producer
-            .send(NewRecord {
-                topic: PARTIALS,
-                partition: Some(*shard),
-                key: Some(key),
-                value: value.as_deref(),
-                headers: header.as_slice(),
-                timestamp_ms: None,
-            })
-            .unwrap();
+    let length = ends[0].max(ends[1]) as usize;
+    for record in before.iter().cycle().take(4 * length) {
+        record.send(producer.as_mut(), PARTIALS);
     }
     producer.flush().unwrap();
     for (shard, end) in shards(PARTIALS).iter().zip(ends) {
@@ -444,30 +397,23 @@ fn a_partials_topic_that_was_created_again_is_refused() {
 #[test]
 fn a_snapshot_of_a_later_version_is_refused() {
     let (fixture, _) = begun();
-    let (_, _, header, value) = records(&fixture, STATE, manifest::HEADER)
-        .into_iter()
-        .rfind(|(shard, key, ..)| *shard == 1 && key.starts_with(b"manifest/"))
-        .unwrap();
-    let header = String::from_utf8(header.unwrap()).unwrap();
-    let header = header.replacen("\"version\":1", "\"version\":9", 1);
+    let is_manifest =
+        |record: &Kept| record.partition == 1 && record.key().starts_with(b"manifest/");
+    let mut record = fixture.kept(STATE).into_iter().rfind(is_manifest).unwrap();
+    let (_, header) = &mut record.headers[0];
+    let text = String::from_utf8(header.clone()).unwrap();
+    *header = text
+        .replacen(&format!("\"version\":{NEWEST}"), "\"version\":9", 1)
+        .into_bytes();
     let mut producer = fixture
         .log
         .producer(&ProducerOptions::idempotent("newer"))
         .unwrap();
-    producer
-        .send(NewRecord {
-            topic: STATE,
-            partition: Some(1),
-            key: Some(manifest::key(1).as_bytes()),
-            value: value.as_deref(),
-            headers: &[(manifest::HEADER, header.as_bytes())],
-            timestamp_ms: None,
-        })
-        .unwrap();
+    record.send(producer.as_mut(), STATE);
     producer.flush().unwrap();
     let text = refusal(&fixture);
     assert!(
-        text.contains("is in format 9; this program reads format 1"),
+        text.contains("in format 9, and this program reads formats 1 to 2: a newer release"),
         "{text}"
     );
 }

@@ -34,7 +34,7 @@ use keyed::Keyed;
 use panes::Panes;
 
 use crate::history::History;
-use crate::partial::{FORMAT_VERSION, Header};
+use crate::partial::{FORMAT_VERSION, Header, OLDEST_FORMAT};
 use crate::plan::{FragmentError, Query, TOUCHED};
 use crate::spill::{InMemory, Spill, SpillError};
 use crate::sql::Emit;
@@ -145,7 +145,9 @@ pub struct Applied {
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     /// Written by another version of the program.
-    #[error("the partials are in format {found}; this program reads format {FORMAT_VERSION}")]
+    #[error(
+        "the partials are in format {found}; this program reads formats {OLDEST_FORMAT} to {FORMAT_VERSION}"
+    )]
     Format {
         /// The record's format.
         found: u32,
@@ -349,7 +351,7 @@ impl Fold {
 
     /// Checks that a record belongs here and follows on the last one of its partition. False: taken before.
     fn admit(&mut self, header: &Header) -> Result<bool, FoldError> {
-        if header.version != FORMAT_VERSION {
+        if !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&header.version) {
             return Err(FoldError::Format {
                 found: header.version,
             });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use engine::partial::{FORMAT_VERSION, Header};
+use engine::partial::Header;
 use engine::shard;
 use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
@@ -319,7 +319,7 @@ impl ScanTask {
             };
             for (shard, rows) in (0..).zip(parts) {
                 let header = Header {
-                    version: FORMAT_VERSION,
+                    version: self.job.format.written(),
                     fingerprint: job_query.fingerprint,
                     topic_id: self.topic_id.clone(),
                     partition: self.partition.partition,

@@ -32,6 +32,7 @@ impl Session<'_> {
                 other => break other.doing("the group's committed offsets can't be read")?,
             }
         };
+        let newest = self.worker.job.format.newest();
         let mut starts = Vec::with_capacity(partitions.len());
         // Partials are read once the state before them is restored.
         let mut waiting = Vec::new();
@@ -59,7 +60,8 @@ impl Session<'_> {
                 let (start, state) = match &committed {
                     Some(committed) => (
                         committed.offset,
-                        offsets::decode::<SourceState>(&committed.metadata).map_err(bad)?,
+                        offsets::decode_to::<SourceState>(&committed.metadata, newest)
+                            .map_err(bad)?,
                     ),
                     None => (bounds.start, SourceState::default()),
                 };
@@ -86,7 +88,8 @@ impl Session<'_> {
                 let committed = match &committed {
                     Some(committed) => Some((
                         committed.offset,
-                        offsets::decode::<ShardState>(&committed.metadata).map_err(bad)?,
+                        offsets::decode_to::<ShardState>(&committed.metadata, newest)
+                            .map_err(bad)?,
                     )),
                     None => None,
                 };

@@ -83,6 +83,7 @@ impl Session<'_> {
     /// Sends the partials of every range, and gathers the offsets to be committed with them.
     fn close_ranges(&mut self) -> Result<Vec<OffsetCommit>, WorkerError> {
         let mut commits = Vec::new();
+        let format = self.worker.job.format.written();
         for (partition, scan) in &mut self.scans {
             let partitions = self
                 .partitions
@@ -114,30 +115,29 @@ impl Session<'_> {
                         let Some(folded) = &self.worker.job.queries[query].folded else {
                             continue;
                         };
-                        let header = partial::encode_header(&header)?;
-                        let value = rows.as_ref().map(partial::encode_rows).transpose()?;
+                        let record = partial::encode(&header, rows.as_ref())?;
                         self.worker
                             .metrics
                             .partial_bytes
-                            .inc_by(value.as_ref().map_or(0, Vec::len) as u64);
+                            .inc_by(record.value.as_ref().map_or(0, Vec::len) as u64);
                         self.transaction
                             .send(NewRecord {
                                 topic: &folded.partials_topic,
                                 partition: Some(shard),
                                 key: None,
-                                value: value.as_deref(),
-                                headers: &[(partial::HEADER, &header)],
+                                value: record.value.as_deref(),
+                                headers: &record.headers(),
                                 timestamp_ms: None,
                             })
                             .doing("partials can't be sent")?;
                     }
                 }
             }
-            commits.push(commit_of(partition, offset, scan.state())?);
+            commits.push(commit_of(partition, offset, scan.state(), format)?);
         }
         for (partition, merge) in &self.merges {
             if let Some(offset) = merge.to_commit() {
-                commits.push(commit_of(partition, offset, &merge.state())?);
+                commits.push(commit_of(partition, offset, &merge.state(), format)?);
             }
         }
         Ok(commits)
@@ -193,8 +193,9 @@ fn commit_of<T: serde::Serialize>(
     partition: &TopicPartition,
     offset: Offset,
     state: &T,
+    format: u32,
 ) -> Result<OffsetCommit, WorkerError> {
-    let metadata = offsets::encode(state).map_err(|source| WorkerError::Metadata {
+    let metadata = offsets::encode(state, format).map_err(|source| WorkerError::Metadata {
         partition: partition.clone(),
         source,
     })?;

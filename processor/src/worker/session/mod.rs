@@ -14,6 +14,7 @@ mod assignment;
 mod closes;
 mod commit;
 mod drain;
+mod formats;
 mod partitions;
 mod pauses;
 mod restores;
@@ -26,13 +27,14 @@ use std::time::Duration;
 
 use runtime::lifecycle::Phase;
 use runtime::log::{
-    Batch, Class, Consumer, ConsumerOptions, Event, ProducerOptions, TopicPartition,
+    Batch, Class, Consumer, ConsumerOptions, Event, Offset, ProducerOptions, TopicPartition,
 };
 
 use super::error::{Doing, chain};
 use super::output::Outputs;
 use super::transaction::Transaction;
 use super::{Worker, WorkerError};
+use crate::format;
 use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 use drain::Drained;
@@ -64,6 +66,8 @@ pub(super) struct Session<'a> {
     /// How many partitions each source topic has.
     partitions: BTreeMap<String, i32>,
     last_partitions_ms: i64,
+    /// Where the record of the job ended when it was last read.
+    record_end: Offset,
     drained: Drained,
     upstream: Upstream,
     last_commit_ms: i64,
@@ -97,7 +101,11 @@ impl<'a> Session<'a> {
         let mut consumer = worker
             .log
             .consumer(&ConsumerOptions {
-                client_id: format!("{application_id}-{}", worker.slot),
+                client_id: format::client_id(
+                    application_id,
+                    &worker.slot,
+                    worker.job.format.newest(),
+                ),
                 instance_id: worker
                     .options
                     .static_membership
@@ -136,6 +144,8 @@ impl<'a> Session<'a> {
             pauses: Pauses::default(),
             partitions,
             last_partitions_ms: worker.clock.now_ms(),
+            // Read when the job was loaded; what has come since then, soon.
+            record_end: 0,
             drained: Drained::default(),
             upstream: Upstream::default(),
             last_commit_ms: worker.clock.now_ms(),

@@ -21,6 +21,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.last_partitions_ms = now_ms;
+        self.look_for_format()?;
         for (topic, known) in &mut self.partitions {
             let found = match self.worker.log.topic(topic) {
                 Err(error) if error.class() == Class::Retry => continue,

@@ -127,13 +127,7 @@ impl Session<'_> {
             .map_or("", |folded| folded.partials_topic_id.as_str());
         let writer = uuid::Uuid::new_v4().simple().to_string();
         let (restored, shelf) = read
-            .finish(
-                &query.plan,
-                query.fingerprint,
-                topic_id,
-                &writer,
-                &self.worker.spill,
-            )
+            .finish(query, topic_id, &writer, &self.worker.spill)
             .map_err(|source| WorkerError::Snapshot {
                 partition: partition.clone(),
                 source,

@@ -12,7 +12,6 @@ use runtime::log::{LogError, NewRecord, Offset, TopicPartition};
 use super::Session;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::draft::{Draft, Outgoing};
-use crate::snapshot::manifest;
 use crate::snapshot::shelf::Shelf;
 use crate::task::merge::MergeTask;
 use crate::worker::WorkerError;
@@ -84,6 +83,7 @@ impl Snapshots {
         state: &TopicPartition,
         most_bytes: usize,
         with_offset: bool,
+        format: u32,
     ) -> Result<u64, Failed> {
         let Some(writing) = &mut self.writing else {
             return Ok(0);
@@ -97,7 +97,7 @@ impl Snapshots {
             writing.sent += 1;
         }
         if writing.sent == writing.draft.len() && with_offset && bytes < most_bytes {
-            for record in writing.draft.end()? {
+            for record in writing.draft.end(format)? {
                 bytes += send(transaction, state, &record)?;
             }
             writing.ended = true;
@@ -141,18 +141,22 @@ impl From<SnapshotError> for Failed {
 fn send(
     transaction: &mut Transaction,
     state: &TopicPartition,
-    (key, header, value): &Outgoing,
+    record: &Outgoing,
 ) -> Result<usize, LogError> {
-    let header = header.as_deref().map(|header| (manifest::HEADER, header));
+    let headers: Vec<_> = record
+        .headers
+        .iter()
+        .map(|(name, bytes)| (*name, bytes.as_slice()))
+        .collect();
     transaction.send(NewRecord {
         topic: &state.topic,
         partition: Some(state.partition),
-        key: Some(key.as_bytes()),
-        value: value.as_deref(),
-        headers: header.as_slice(),
+        key: Some(record.key.as_bytes()),
+        value: record.value.as_deref(),
+        headers: &headers,
         timestamp_ms: None,
     })?;
-    Ok(key.len() + value.as_ref().map_or(0, Vec::len))
+    Ok(record.key.len() + record.value.as_ref().map_or(0, Vec::len))
 }
 
 impl Session<'_> {
@@ -177,6 +181,7 @@ impl Session<'_> {
                 &state,
                 worker.options.snapshot_bytes,
                 merge.to_commit().is_some(),
+                worker.job.format.written(),
             );
             match sent {
                 Ok(bytes) => worker.metrics.snapshot_bytes.inc_by(bytes),
