@@ -14,7 +14,9 @@ use runtime::log::{
     TopicPartition,
 };
 
-use crate::fixture::{APPLICATION, Fixture, Kept, Trip, assert_same, job_sql, naive, trips};
+use crate::fixture::{
+    APPLICATION, Fixture, Kept, SESSION_TIMEOUT, Trip, assert_same, job_sql, naive, trips,
+};
 
 const STATE: &str = "test.per_minute.state";
 const PARTIALS: &str = "test.per_minute.partials";
@@ -416,4 +418,117 @@ fn a_snapshot_of_a_later_version_is_refused() {
         text.contains("in format 9, and this program reads formats 1 to 2: a newer release"),
         "{text}"
     );
+}
+
+/// How a transaction stands when the worker that holds it wakes up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    /// It is still open.
+    Open,
+    /// The log has aborted it.
+    TimedOut,
+}
+
+/// A worker stands still in a call of its transaction until another one has its partitions, and goes on. Whether it had a
+/// snapshot under way.
+fn zombie(call: &'static str, nth: u64, meanwhile: Meanwhile, leaves: bool) -> bool {
+    let what = format!("{call} {nth}, {meanwhile:?}, leaves: {leaves}");
+    let rows = trips(29, 500, 30_000);
+    let fixture = Fixture::new(2);
+    fixture.write(&rows);
+    let log = FaultLog::with_fault(
+        Arc::clone(&fixture.log) as _,
+        At::Call(call, nth),
+        Fault::Pause,
+    );
+    let mut paused = fixture.options_over(Arc::clone(&log) as _, sql());
+    paused.instance = "paused".into();
+    paused.worker.snapshot_cost = 1;
+    paused.lifecycle.drain();
+    let mut other = fixture.options(sql());
+    other.instance = "other".into();
+    // What it would write and delete itself would hide what the zombie does.
+    other.worker.snapshot_cost = u64::MAX;
+    other.lifecycle.drain();
+    let start = |options: &processor::Options| {
+        let options = options.clone();
+        std::thread::spawn(move || processor::run(&options))
+    };
+    let wait = |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let zombie = start(&paused);
+    wait(&|| log.paused() || zombie.is_finished());
+    assert!(log.paused(), "{what}: it was done before");
+    let under_way = bounds(&fixture, STATE)
+        .iter()
+        .any(|bounds| bounds.end > bounds.stable);
+    let expired = SESSION_TIMEOUT + Duration::from_secs(1);
+    assert!(expired < paused.worker.transaction_timeout);
+    fixture.clock.advance(match meanwhile {
+        Meanwhile::Open => expired,
+        Meanwhile::TimedOut => 2 * paused.worker.transaction_timeout,
+    });
+    let starts = || bounds(&fixture, PARTIALS).map(|bounds| bounds.start);
+    let before = (fixture.kept(STATE), starts());
+    let successor = start(&other);
+    wait(&|| other.progress.here().len() == 2);
+    if leaves {
+        paused.lifecycle.stop();
+    }
+    log.wake();
+    if leaves {
+        wait(&|| zombie.is_finished());
+        assert_eq!(starts(), before.1, "{what}: partials are gone");
+        assert!(
+            fixture.kept(STATE) == before.0,
+            "{what}: a snapshot is seen"
+        );
+    }
+    while !(zombie.is_finished() && successor.is_finished()) {
+        fixture.clock.advance(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    zombie.join().unwrap().unwrap();
+    successor.join().unwrap().unwrap();
+    for (shard, manifest) in manifests(&fixture) {
+        let committed = committed(&fixture)[shard as usize].clone().unwrap();
+        assert!(manifest.offset <= committed.offset, "{what}, shard {shard}");
+        assert!(
+            starts()[shard as usize] <= manifest.offset,
+            "{what}, shard {shard}"
+        );
+    }
+    // What is there can be gone on from.
+    finish(&fixture).unwrap();
+    assert_same(&fixture.results(), &naive(&rows), &what);
+    let ledger = fixture.ledger();
+    assert_eq!(
+        (ledger.rows_in, ledger.merged),
+        (500, ledger.assigned),
+        "{what}"
+    );
+    under_way
+}
+
+#[test]
+fn of_a_zombies_snapshot_nothing_is_seen_and_no_partials_go() {
+    let mut under_way = 0;
+    for nth in 2..8 {
+        for (call, meanwhile) in [
+            ("producer.flush", Meanwhile::Open),
+            ("producer.flush", Meanwhile::TimedOut),
+            ("producer.send_offsets", Meanwhile::Open),
+            ("producer.send_offsets", Meanwhile::TimedOut),
+            // Still open there, nobody else has been let in: the group waits for offsets that are sent.
+            ("producer.commit", Meanwhile::TimedOut),
+        ] {
+            for leaves in [true, false] {
+                under_way += u32::from(zombie(call, nth, meanwhile, leaves));
+            }
+        }
+    }
+    assert!(under_way > 30, "{under_way} of 60 had a snapshot under way");
 }

@@ -12,7 +12,7 @@
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{
@@ -47,6 +47,8 @@ pub enum Fault {
     /// The call takes no effect, and fails with [`LogError::MustAbort`]; so do the producer's later calls, until it
     /// aborts.
     MustAbort,
+    /// The process stands still before the call takes effect, until [`FaultLog::wake`].
+    Pause,
     /// The log has timed the producer's transaction out, as when its process or the broker stood still for too long: the
     /// transaction is aborted, and this call and all later ones fail with [`LogError::Fenced`]. Of producers' calls only.
     TimedOut,
@@ -62,12 +64,22 @@ pub struct FaultLog {
 struct Steps {
     crashed: AtomicBool,
     state: Mutex<State>,
+    woken: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     plan: Vec<(At, Fault)>,
     trace: Vec<&'static str>,
+    pause: Pause,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Pause {
+    #[default]
+    NotYet,
+    Paused,
+    Over,
 }
 
 impl FaultLog {
@@ -86,12 +98,14 @@ impl FaultLog {
         let state = Mutex::new(State {
             plan,
             trace: Vec::new(),
+            pause: Pause::NotYet,
         });
         Arc::new(Self {
             inner,
             steps: Arc::new(Steps {
                 crashed: AtomicBool::new(false),
                 state,
+                woken: Condvar::new(),
             }),
         })
     }
@@ -117,7 +131,33 @@ impl FaultLog {
     }
 }
 
+impl FaultLog {
+    /// Whether a process stands still ([`Fault::Pause`]).
+    pub fn paused(&self) -> bool {
+        self.steps.state().pause == Pause::Paused
+    }
+
+    /// Lets it go on, and those that would have paused later.
+    pub fn wake(&self) {
+        self.steps.state().pause = Pause::Over;
+        self.steps.woken.notify_all();
+    }
+}
+
 impl Steps {
+    fn pause(&self) {
+        let mut state = self.state();
+        if state.pause == Pause::NotYet {
+            state.pause = Pause::Paused;
+        }
+        while state.pause == Pause::Paused {
+            state = self
+                .woken
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,6 +213,10 @@ impl Steps {
             Some(Fault::Unreachable) => Err(unreachable(name)),
             Some(Fault::MustAbort) => Err(must_abort()),
             Some(Fault::TimedOut) => Err(fenced()),
+            Some(Fault::Pause) => {
+                self.pause();
+                call()
+            }
         }
     }
 
