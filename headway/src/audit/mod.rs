@@ -15,6 +15,8 @@
 //!   sink-s3          delivered = rows in Parquet files + dead + waiting
 //! ```
 //!
+//! Where offsets were given up by hand, these become bounds: no more may be missing than lay there.
+//!
 //! What is still waiting is counted by reading the log itself, from each part's committed offset to the end. What counts
 //! alone can't tell is named as unchecked, and no check is printed for it.
 

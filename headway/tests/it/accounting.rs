@@ -59,7 +59,7 @@ fn audit(dir: &Path) -> (Option<i32>, Value) {
 }
 
 /// What does not hold, each as `says: left = right`.
-fn wrong(ledger: &Value) -> Vec<String> {
+pub fn wrong(ledger: &Value) -> Vec<String> {
     let checks = ledger["checks"].as_array().unwrap().iter();
     checks
         .filter(|check| check["holds"] == false)

@@ -4,6 +4,7 @@
 mod accounting;
 mod analytics;
 mod binaries;
+mod gaps;
 mod kill;
 mod oracle;
 mod real;

@@ -103,6 +103,16 @@ impl Window {
         pairs
     }
 
+    /// The most windows that a row is in.
+    pub fn most_windows(self) -> u64 {
+        match self {
+            Self::Hopping { size_ms, step_ms } => u64::try_from(size_ms)
+                .unwrap_or(0)
+                .div_ceil(step_ms.unsigned_abs().max(1)),
+            Self::Tumbling { .. } | Self::Session { .. } | Self::Unbounded { .. } => 1,
+        }
+    }
+
     /// The window in one line, as it stands in a fingerprint.
     pub(crate) fn text(self) -> String {
         match self {
@@ -151,6 +161,7 @@ mod tests {
         for (size_ms, step_ms) in [(60, 60), (60, 20), (60, 25), (50, 30), (7, 3), (5, 1)] {
             let window = Window::Hopping { size_ms, step_ms };
             let pane_ms = gcd(size_ms, step_ms);
+            let mut most = 0;
             for pane in (-200..200).map(|n| n * pane_ms) {
                 let expected: Vec<i64> = (-100..100)
                     .map(|n| n * step_ms)
@@ -159,8 +170,10 @@ mod tests {
                 if (-90 * step_ms..90 * step_ms).contains(&pane) {
                     let found: Vec<i64> = window.starts_over(pane).collect();
                     assert_eq!(found, expected, "{window:?}, pane {pane}");
+                    most = most.max(expected.len() as u64);
                 }
             }
+            assert_eq!(window.most_windows(), most, "{window:?}");
         }
     }
 }
