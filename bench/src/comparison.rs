@@ -13,7 +13,7 @@ use schemas::decode::BatchDecoder;
 
 use crate::bare;
 use crate::peers::{Peers, Task};
-use crate::processor::{self, BARE, PROCESSOR};
+use crate::processor::{self, Application, BARE, PROCESSOR};
 use crate::report::{Report, Run};
 use crate::world::World;
 use crate::{Common, ProcessorArgs};
@@ -79,7 +79,7 @@ impl Groups {
     }
 
     /// The job in our SQL.
-    fn job(self, topic: &str, output: &str) -> String {
+    pub fn job(self, topic: &str, output: &str) -> String {
         let (column, hours) = (self.column(), self.window_hours());
         format!(
             "CREATE SOURCE trips WITH (topic = '{topic}', event_time = 'pickup_at', out_of_orderness = INTERVAL '5 minutes');
@@ -110,7 +110,8 @@ pub fn run(world: &World, args: &ProcessorArgs) -> anyhow::Result<Report> {
         let application = format!("{}-{run}", world.name);
         let output = format!("{application}-results");
         let job = groups.job(&topic, &output);
-        let (cost, found) = processor::ours(world, &job, &application, &topic, &output, rows)?;
+        let ours = Application::new(world, &job, &application, &topic, &output)?;
+        let (cost, found) = ours.once(rows)?;
         report.add(Run::new(PROCESSOR, run, cost));
         let ours = Results::read(world, groups, &output)?;
         let counted = ours.trips();

@@ -48,9 +48,7 @@ pub fn of(command: &mut Command) -> anyhow::Result<(Cost, String)> {
     let (status, usage) = wait(child.id()).with_context(|| format!("waiting for {name} failed"))?;
     let wall = start.elapsed();
     if status != 0 {
-        let said = text(&mut err)?;
-        let lines: Vec<&str> = said.lines().collect();
-        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        let end = last_lines(&mut err)?;
         bail!("{name} ended with wait status {status}; its last lines:\n{end}");
     }
     Ok((cost(wall, &usage), text(&mut out)?))
@@ -111,6 +109,13 @@ fn of_this_process() -> io::Result<libc::rusage> {
         }
         Ok(usage.assume_init())
     }
+}
+
+/// The end of what a child said.
+pub fn last_lines(said: &mut File) -> io::Result<String> {
+    let said = text(said)?;
+    let lines: Vec<&str> = said.lines().collect();
+    Ok(lines[lines.len().saturating_sub(20)..].join("\n"))
 }
 
 fn text(file: &mut File) -> io::Result<String> {

@@ -6,7 +6,9 @@
 //!     ├──▶ processor, producer: runs in turn ──▶ cost: a child process, its CPU time and memory
 //!     │      │                             └──▶ bare: the same transport without the work, in a child as well
 //!     │      └──▶ comparison: one job for the processor and its peers ──▶ peers: Kafka Streams, Flink SQL
-//!     └──▶ report: medians, ratios, a table or JSON
+//!     ├──▶ restart, lag ──▶ running: a processor that is killed some time
+//!     │      └──▶ replay: a topic's records, sent again at a steady rate
+//!     └──▶ report: medians, ratios; delays: medians, the slowest: a table or JSON
 //! ```
 //!
 //! A contestant is a process of its own, so that its CPU time and memory are its own. A run counts only when what came out
@@ -15,10 +17,15 @@
 mod bare;
 mod comparison;
 mod cost;
+mod delays;
+mod lag;
 mod peers;
 mod processor;
 mod producer;
+mod replay;
 mod report;
+mod restart;
+mod running;
 mod world;
 
 use std::process::ExitCode;
@@ -27,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use runtime::cli::{Exit, finish};
 
 use comparison::Groups;
+use delays::Delays;
 use peers::Peer;
 use report::Report;
 use world::World;
@@ -49,6 +57,12 @@ enum Command {
     Processor(ProcessorArgs),
     /// The producer from a CSV file, against a client that only sends the same records
     Producer(Common),
+    /// How long a killed processor takes to be ready again, with a group of state for each row
+    #[command(mut_arg("rows", |rows| rows.default_value("1000000")))]
+    Restart(Common),
+    /// How long a window's result takes to be readable, from the record that closes the window, at a steady rate
+    #[command(mut_arg("rows", |rows| rows.default_value("3000000")), mut_arg("runs", |runs| runs.default_value("1")))]
+    Lag(LagArgs),
     /// Read a topic to its end (a contestant)
     #[command(hide = true)]
     BareConsumer(bare::ConsumerArgs),
@@ -98,6 +112,16 @@ struct ProcessorArgs {
     peers: Option<std::path::PathBuf>,
 }
 
+/// What the benchmark of the results' lag has more.
+#[derive(Args, Clone, Debug)]
+struct LagArgs {
+    #[command(flatten)]
+    common: Common,
+    /// How many rows are sent in a second
+    #[arg(long, value_name = "N", default_value_t = 50_000.0)]
+    rate: f64,
+}
+
 /// Where the servers are.
 #[derive(Args, Clone, Debug)]
 struct Servers {
@@ -120,6 +144,8 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         }
         Command::Processor(args) => report(&args.common, |world, _| comparison::run(world, args)),
         Command::Producer(args) => report(args, producer::run),
+        Command::Restart(args) => delays(args, restart::run),
+        Command::Lag(args) => delays(&args.common, |world, _| lag::run(world, args)),
         Command::BareConsumer(args) => bare::consumer(args).map(|()| Exit::Done),
         Command::BareProducer(args) => bare::producer(args).map(|()| Exit::Done),
     }
@@ -128,6 +154,15 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
 fn report(
     args: &Common,
     run: impl FnOnce(&World, &Common) -> anyhow::Result<Report>,
+) -> anyhow::Result<Exit> {
+    let world = World::new(args)?;
+    run(&world, args)?.print(args.json)?;
+    Ok(Exit::Done)
+}
+
+fn delays(
+    args: &Common,
+    run: impl FnOnce(&World, &Common) -> anyhow::Result<Delays>,
 ) -> anyhow::Result<Exit> {
     let world = World::new(args)?;
     run(&world, args)?.print(args.json)?;

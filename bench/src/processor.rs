@@ -1,5 +1,7 @@
 //! The processor with the taxi job, from the start to the end of a topic, against a consumer that only reads it.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
@@ -17,6 +19,8 @@ const JOB: &str = include_str!("../../processor/jobs/taxi.sql");
 pub const BARE: &str = "bare consumer";
 /// Ours.
 pub const PROCESSOR: &str = "processor";
+/// How often it is looked at how far a processor is.
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The query's name in the jobs.
 pub const QUERY: &str = "trip_statistics";
 
@@ -26,10 +30,11 @@ pub fn run(world: &World, args: &Common) -> anyhow::Result<Report> {
     let mut report = Report::new("processor", args, &[BARE], PROCESSOR, there.bytes);
     for run in 1..=args.runs {
         report.add(Run::new(BARE, run, bare(world, &topic, args.rows)?));
-        let application = format!("{}-{run}", world.name);
-        let output = format!("{application}-statistics");
+        let name = format!("{}-{run}", world.name);
+        let output = format!("{name}-statistics");
         let job = job_for(&topic, &output)?;
-        let (cost, found) = ours(world, &job, &application, &topic, &output, args.rows)?;
+        let application = Application::new(world, &job, &name, &topic, &output)?;
+        let (cost, found) = application.once(args.rows)?;
         report.add(Run::new(PROCESSOR, run, cost));
         report.check(found);
         world.forget(&[&output]);
@@ -48,41 +53,68 @@ pub fn bare(world: &World, topic: &str, rows: u64) -> anyhow::Result<Cost> {
     Ok(cost)
 }
 
-/// One run of the processor, and what the check of its results found. All that it leaves are the results.
-pub fn ours(
-    world: &World,
-    job: &str,
-    application: &str,
-    topic: &str,
-    output: &str,
-    rows: u64,
-) -> anyhow::Result<(Cost, String)> {
-    let file = world.folder.path().join(format!("{application}.sql"));
-    std::fs::write(&file, job)?;
-    let file = file.to_string_lossy();
-    let settings = [
-        ("PROCESSOR_JOB", &*file),
-        ("PROCESSOR_APPLICATION_ID", application),
-        ("PROCESSOR_WORKERS", "1"),
-        ("PROCESSOR_MASK_SALT", "bench"),
-        ("PRODUCER_TOPIC", topic),
-    ];
-    let (cost, _) = crate::cost::of(&mut world.binary("processor", &["--once"], &settings))?;
-    let found = check(world, rows, output, &settings)?;
-    let own = |what: &str| format!("{application}.{QUERY}.{what}");
-    let dead = format!("{topic}.dlq");
-    ensure!(
-        world.log.topic(&dead)?.is_none_or(
-            |_| bare::count(world.log.as_ref(), &dead).is_ok_and(|dead| dead.records == 0)
-        ),
-        "there are dead letters in {dead}"
-    );
-    world.forget(&[&own("partials"), &own("late"), &own("state")]);
-    Ok((cost, found))
+/// A job under a name of its own.
+pub struct Application<'a> {
+    world: &'a World,
+    /// The file that the job is in.
+    file: String,
+    name: &'a str,
+    topic: &'a str,
+    output: &'a str,
+}
+
+impl<'a> Application<'a> {
+    /// A job that reads and writes these topics, with one worker.
+    pub fn new(
+        world: &'a World,
+        job: &str,
+        name: &'a str,
+        topic: &'a str,
+        output: &'a str,
+    ) -> anyhow::Result<Self> {
+        let file = world.folder.path().join(format!("{name}.sql"));
+        std::fs::write(&file, job)?;
+        Ok(Self {
+            world,
+            file: file.to_string_lossy().into_owned(),
+            name,
+            topic,
+            output,
+        })
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> [(&str, &str); 5] {
+        [
+            ("PROCESSOR_JOB", &self.file),
+            ("PROCESSOR_APPLICATION_ID", self.name),
+            ("PROCESSOR_WORKERS", "1"),
+            ("PROCESSOR_MASK_SALT", "bench"),
+            ("PRODUCER_TOPIC", self.topic),
+        ]
+    }
+
+    /// Runs the processor to the end of the topic: what that cost, and what the check of its results found. All that it
+    /// leaves are the results.
+    pub fn once(&self, rows: u64) -> anyhow::Result<(Cost, String)> {
+        let (world, settings) = (self.world, self.settings());
+        let (cost, _) = crate::cost::of(&mut world.binary("processor", &["--once"], &settings))?;
+        let found = check(world, rows, self.output, &settings)?;
+        let own = |what: &str| format!("{}.{QUERY}.{what}", self.name);
+        let dead = format!("{}.dlq", self.topic);
+        ensure!(
+            world.log.topic(&dead)?.is_none_or(
+                |_| bare::count(world.log.as_ref(), &dead).is_ok_and(|dead| dead.records == 0)
+            ),
+            "there are dead letters in {dead}"
+        );
+        world.forget(&[&own("partials"), &own("late"), &own("state")]);
+        Ok((cost, found))
+    }
 }
 
 /// The shipped job, between these topics.
-fn job_for(topic: &str, output: &str) -> anyhow::Result<String> {
+pub fn job_for(topic: &str, output: &str) -> anyhow::Result<String> {
     let (source, sink) = ("= 'trips'", "= 'trip_statistics'");
     ensure!(
         JOB.matches(source).count() == 1 && JOB.matches(sink).count() == 1,

@@ -72,8 +72,9 @@ pub struct Report {
     ours: &'static str,
 }
 
+/// What it was measured on.
 #[derive(Clone, Debug, Serialize)]
-struct Machine {
+pub struct Machine {
     cpu: String,
     cores: usize,
     memory_gib: u64,
@@ -82,7 +83,8 @@ struct Machine {
 }
 
 impl Machine {
-    fn this() -> Self {
+    /// This one, now.
+    pub fn this() -> Self {
         let find = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             text.lines()
@@ -102,6 +104,25 @@ impl Machine {
                 .and_then(|load| load.parse().ok())
                 .unwrap_or(f64::NAN),
         }
+    }
+}
+
+impl Machine {
+    /// It in a line; and what is to be said where overflow and debug assertions are on.
+    pub fn line(&self, assertions: bool) -> String {
+        let Self {
+            cpu,
+            cores,
+            memory_gib,
+            load,
+        } = self;
+        let warning = match assertions {
+            true => {
+                "; overflow and debug assertions are on: build with --profile dist for figures to be published"
+            }
+            false => "",
+        };
+        format!("{cores} cores {cpu}, {memory_gib} GiB, load {load} at the start{warning}")
     }
 }
 
@@ -178,25 +199,14 @@ impl Report {
             println!("{value:#}");
             return Ok(());
         }
-        let Machine {
-            cpu,
-            cores,
-            memory_gib,
-            load,
-        } = &self.machine;
         println!(
-            "{} rows of {:.0} bytes, {} partitions, seed {}; median of {} runs each\n{cores} cores {cpu}, {memory_gib} GiB, \
-             load {load} at the start{}\n",
+            "{} rows of {:.0} bytes, {} partitions, seed {}; median of {} runs each\n{}\n",
             self.rows,
             self.bytes_per_row,
             self.partitions,
             self.seed,
             self.checks.len(),
-            if self.assertions {
-                "; overflow and debug assertions are on: build with --profile dist for figures to be published"
-            } else {
-                ""
-            }
+            self.machine.line(self.assertions)
         );
         let line = |median: &Median| {
             [
@@ -225,7 +235,7 @@ impl Report {
 }
 
 /// The middle one; the mean of the middle two where there is none.
-fn median(mut figures: Vec<f64>) -> f64 {
+pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match figures.as_slice() {

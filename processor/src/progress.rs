@@ -1,7 +1,7 @@
 //! What can be seen of a running processor: by the demo's progress line, by its page of windows, and by its workers of each
 //! other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +31,8 @@ struct Inner {
     windows: BTreeMap<(String, i32), ShardWindows>,
     /// Since when, by the clock, state has been restored without a break.
     restoring_since_ms: Option<i64>,
+    /// Workers that their group has not given partitions yet, nor said that there are none for them.
+    joining: BTreeSet<String>,
 }
 
 /// A source partition that a worker of this process reads.
@@ -237,6 +239,21 @@ impl Progress {
     /// What was last heard of all shards that have ever been here, by query and number.
     pub fn shards(&self) -> BTreeMap<(String, i32), ShardProgress> {
         self.lock().shards.clone()
+    }
+
+    /// Notes that a worker, by its slot, waits for its group: until it has joined, nobody knows what there is to be restored.
+    pub fn joins(&self, slot: &str) {
+        self.lock().joining.insert(slot.into());
+    }
+
+    /// Notes that a worker's group has answered, and that what it gave is under way.
+    pub fn joined(&self, slot: &str) {
+        self.lock().joining.remove(slot);
+    }
+
+    /// Whether a worker still waits for its group.
+    pub fn joining(&self) -> bool {
+        !self.lock().joining.is_empty()
     }
 
     /// How far restoring is, as of now by the clock: the least share, from 0 to 1, and how many milliseconds it will go on

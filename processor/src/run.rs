@@ -136,14 +136,19 @@ fn work(
         options.metrics.state_memory_bytes.clone(),
         options.metrics.state_disk_bytes.clone(),
     ));
+    let slots: Vec<String> = (0..options.workers.max(1))
+        .map(|index| format!("{}-{index}", options.instance))
+        .collect();
+    // All of them before the first one runs: it alone must not make the process ready.
+    slots.iter().for_each(|slot| options.progress.joins(slot));
     let mut threads = Vec::new();
     let mut result = Ok(());
-    for index in 0..options.workers.max(1) {
+    for slot in slots {
         let worker = Worker {
             job: Arc::clone(job),
             log: Arc::clone(&options.log),
             registry: Arc::clone(&options.registry),
-            slot: format!("{}-{index}", options.instance),
+            slot: slot.clone(),
             options: options.worker.clone(),
             lifecycle: options.lifecycle.clone(),
             abandon: Arc::clone(abandon),
@@ -155,7 +160,6 @@ fn work(
             spill: Arc::clone(&spill),
             spill_dir: options.spill_dir.clone(),
         };
-        let slot = worker.slot.clone();
         let failed = Arc::clone(abandon);
         let spawned = std::thread::Builder::new()
             .name(format!("worker-{slot}"))

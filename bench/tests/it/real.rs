@@ -74,6 +74,43 @@ fn a_group_for_each_row_is_measured_and_its_results_are_right() {
     }
 }
 
+fn median_of(report: &Value, place: usize) -> f64 {
+    report["delays"][place]["median_s"].as_f64().unwrap()
+}
+
+#[test]
+fn a_killed_processor_is_measured_until_it_is_ready_and_has_its_state_again() {
+    if let Some(report) = bench(&["restart"], 5_000) {
+        for place in [0, 2] {
+            // Ready, and of that what its group took.
+            let (ready, joined) = (median_of(&report, place), median_of(&report, place + 1));
+            assert!(0.0 < joined && joined <= ready, "{report:#}");
+        }
+        let checks = report["checks"].as_array().unwrap();
+        assert_eq!(checks.len(), 2, "{report:#}");
+        for check in checks {
+            let check = check.as_str().unwrap();
+            assert!(check.contains("5000 groups; audit balanced"), "{check}");
+        }
+    }
+}
+
+#[test]
+fn the_lag_of_results_is_measured_and_each_is_right_and_there_once() {
+    if let Some(report) = bench(&["lag"], 20_000) {
+        let windows = report["delays"][0]["count"].as_u64().unwrap();
+        // 20,000 trips are most of a day, and a window is an hour.
+        assert!(windows >= 5, "{report:#}");
+        for delay in report["delays"].as_array().unwrap() {
+            assert_eq!(delay["count"].as_u64().unwrap(), windows, "{report:#}");
+        }
+        // What is read was sent before, and what is sent was closed before.
+        assert!(median_of(&report, 0) > 0.0, "{report:#}");
+        let check = report["checks"][0].as_str().unwrap();
+        assert!(check.contains("audit balanced"), "{check}");
+    }
+}
+
 #[test]
 #[ignore = "needs Maven and the peers' packages, some hundred MiB"]
 fn the_peers_have_the_results_of_the_processor() {

@@ -438,6 +438,11 @@ impl Consumer for FaultConsumer {
             .step("consumer.commit", |inner| inner.commit(offsets))
     }
 
+    fn in_group(&self) -> bool {
+        let client = self.client.client.as_deref();
+        client.is_some_and(|inner| inner.in_group())
+    }
+
     fn group_metadata(&self) -> Result<GroupMetadata, LogError> {
         self.client.steps.alive()?;
         self.client

@@ -430,6 +430,9 @@ pub trait Consumer: Send {
     /// [`LogError::UnknownOutcome`] when no answer came in time.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<(), LogError>;
 
+    /// Whether the group has said, since this consumer subscribed, which partitions are its own: there may be none.
+    fn in_group(&self) -> bool;
+
     /// Proof of the present membership.
     fn group_metadata(&self) -> Result<GroupMetadata, LogError>;
 

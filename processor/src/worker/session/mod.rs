@@ -77,6 +77,8 @@ pub(super) struct Session<'a> {
     /// The last question for state that was answered.
     answered_view: u64,
     aborts: u32,
+    /// Whether the group has answered, and what it gave is under way.
+    joined: bool,
 }
 
 impl<'a> Session<'a> {
@@ -153,6 +155,7 @@ impl<'a> Session<'a> {
             answered: 0,
             answered_view: 0,
             aborts: 0,
+            joined: false,
         })
     }
 
@@ -204,6 +207,10 @@ impl<'a> Session<'a> {
                 Err(error) => return Err(error).doing("the log can't be read"),
             }
             self.wake()?;
+            if !self.joined && self.consumer.in_group() {
+                self.joined = true;
+                self.worker.progress.joined(&self.worker.slot);
+            }
             if self.commit_is_due() {
                 self.commit()?;
             }

@@ -16,6 +16,12 @@ impl Session<'_> {
     /// Says how far restoring is.
     pub(super) fn show_restore(&self) {
         let worker = self.worker;
+        if worker.progress.joining() {
+            worker
+                .ready
+                .waiting("a worker waits for its consumer group to give it partitions");
+            return;
+        }
         match worker.progress.restoring(worker.clock.now_ms()) {
             None => {
                 worker.metrics.restored_ratio.set(1.0);

@@ -289,6 +289,10 @@ impl Consumer for EmbeddedConsumer {
         lock(&self.shared.catalog).commit(&self.options.group, offsets)
     }
 
+    fn in_group(&self) -> bool {
+        self.member.is_some()
+    }
+
     fn group_metadata(&self) -> Result<GroupMetadata, LogError> {
         self.shared.usable()?;
         Ok(GroupMetadata(Box::new(self.membership())))

@@ -115,6 +115,8 @@ pub(super) struct MemberContext {
     pub(super) unanswered: Mutex<Option<Rebalance>>,
     /// Set at each rebalance: librdkafka has paused and resumed what is being read.
     pub(super) disturbed: AtomicBool,
+    /// Whether the group has given this member partitions, or said that there are none for it.
+    pub(super) joined: AtomicBool,
     /// Once set, rebalances are answered at once: the member is leaving.
     pub(super) leaving: AtomicBool,
 }
@@ -137,6 +139,7 @@ impl ConsumerContext for MemberContext {
     ) {
         let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         self.disturbed.store(true, Ordering::SeqCst);
+        self.joined.fetch_or(assigned, Ordering::SeqCst);
         if self.leaving.load(Ordering::SeqCst) || list.count() == 0 {
             answer(client, assigned, list);
             return;

@@ -274,6 +274,28 @@ pub fn a_static_member_that_comes_back_in_time_keeps_its_partitions(target: &Tar
     close(second.consumer);
 }
 
+pub fn a_member_knows_when_its_group_has_answered(target: &Target) {
+    let partitions = target.topic(1);
+    let topic = partitions[0].topic.to_string();
+    let options = ConsumerOptions::new(target.unique("group"));
+    let mut first = Member::join(target, &options, &topic);
+    assert!(!first.consumer.in_group(), "it has not polled yet");
+    drive(target, "the first has it", &mut [&mut first], |m| {
+        !m[0].owned.is_empty()
+    });
+    assert!(first.consumer.in_group());
+    let mut second = Member::join(target, &options, &topic);
+    drive(
+        target,
+        "the second knows that there is none for it",
+        &mut [&mut first, &mut second],
+        |m| m[1].consumer.in_group(),
+    );
+    assert_eq!((first.owned.len(), second.owned.len()), (1, 0));
+    close(first.consumer);
+    close(second.consumer);
+}
+
 pub fn a_static_member_is_fenced_by_its_successor(target: &Target) {
     let partitions = target.topic(1);
     let group = target.unique("group");

@@ -67,6 +67,7 @@ conformance! {
     groups::a_crashed_members_partitions_move_after_its_session_timeout,
     groups::a_static_member_that_comes_back_in_time_keeps_its_partitions,
     groups::a_static_member_is_fenced_by_its_successor,
+    groups::a_member_knows_when_its_group_has_answered,
     groups::a_revoke_is_acknowledged_only_by_unassign,
     groups::an_assignment_may_be_answered_late,
     groups::a_member_that_does_not_poll_loses_its_place_and_can_not_commit,

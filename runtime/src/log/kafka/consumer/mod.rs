@@ -4,6 +4,7 @@ mod serve;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -283,6 +284,10 @@ impl Consumer for KafkaConsumer {
         self.unknown = matches!(error, LogError::UnknownOutcome { .. });
         self.ended(ACTION)?;
         Err(error)
+    }
+
+    fn in_group(&self) -> bool {
+        self.base().client().context().joined.load(Ordering::SeqCst)
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, LogError> {
