@@ -19,9 +19,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use runtime::log::{ConsumerOptions, Event, Log, TopicPartition, TopicSpec};
 use schemas::decode::BatchDecoder;
 
@@ -36,6 +36,13 @@ use crate::world::World;
 /// The shipped job's windows and out-of-orderness, in milliseconds.
 const WINDOW_MS: i64 = 3_600_000;
 const OUT_OF_ORDERNESS_MS: i64 = 300_000;
+/// Where a 0 stands for an unknown place.
+const PLACES: [&str; 4] = [
+    "pickup_longitude",
+    "pickup_latitude",
+    "dropoff_longitude",
+    "dropoff_latitude",
+];
 /// How long results may be awaited after the last one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -161,7 +168,7 @@ fn follow(
 /// What stands in the source topic.
 #[derive(Default)]
 struct Source {
-    /// How many trips each group has.
+    /// How many trips each group has of which both places are known: the shipped job takes no others.
     counts: BTreeMap<Group, i64>,
     /// Of each partition: its latest event time so far, and when a record first reached it.
     reached: BTreeMap<i32, BTreeMap<i64, i64>>,
@@ -170,7 +177,9 @@ struct Source {
 
 impl Source {
     fn read(world: &World, topic: &str) -> anyhow::Result<Self> {
-        let mut decoder = decoder(world, topic, &["pickup_at", "vendor_id"])?;
+        let mut columns = vec!["pickup_at", "vendor_id"];
+        columns.extend(PLACES);
+        let mut decoder = decoder(world, topic, &columns)?;
         let mut source = Self::default();
         bare::read(world.log.as_ref(), topic, |batch| {
             for record in batch.iter() {
@@ -178,16 +187,20 @@ impl Source {
             }
             let rows = decoder.flush()?.context("a batch has no rows")?;
             let (times, vendors) = (column(&rows, "pickup_at")?, column(&rows, "vendor_id")?);
+            let places = PLACES
+                .iter()
+                .map(|name| floats(&rows, name))
+                .collect::<anyhow::Result<Vec<_>>>()?;
             let partition = batch.partition.partition;
             let latest = source.latest.entry(partition).or_insert(i64::MIN);
             let reached = source.reached.entry(partition).or_default();
             for (row, record) in batch.iter().enumerate() {
                 let time = times.value(row);
                 let start = time.div_euclid(WINDOW_MS) * WINDOW_MS;
-                *source
-                    .counts
-                    .entry((start, vendors.value(row)))
-                    .or_default() += 1;
+                if places.iter().all(|place| place.value(row) != 0.0) {
+                    let group = (start, vendors.value(row));
+                    *source.counts.entry(group).or_default() += 1;
+                }
                 if time > *latest {
                     *latest = time;
                     reached.insert(time, record.timestamp_ms);
@@ -305,6 +318,15 @@ fn column(rows: &RecordBatch, name: &str) -> anyhow::Result<Int64Array> {
     };
     let column = cast(&column, &DataType::Int64)?;
     Ok(column.as_primitive::<Int64Type>().clone())
+}
+
+/// A column of numbers.
+fn floats(rows: &RecordBatch, name: &str) -> anyhow::Result<Float64Array> {
+    let column = rows
+        .column_by_name(name)
+        .with_context(|| format!("there is no column {name}"))?;
+    let column = cast(column, &DataType::Float64)?;
+    Ok(column.as_primitive::<Float64Type>().clone())
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use engine::fold::{ClosedPieces, ClosedWindow, Fold, FoldError, LateRows};
 use engine::window::Window;
@@ -466,34 +464,4 @@ impl Progress {
             gaps: Vec::new(),
         }
     }
-}
-
-/// The values of a result's key columns as text, separated by `|`: instants as milliseconds since 1970.
-pub fn key_text(results: &RecordBatch, columns: &[usize], row: usize) -> String {
-    let mut text = String::new();
-    for (place, &column) in columns.iter().enumerate() {
-        if place > 0 {
-            text.push('|');
-        }
-        let column = results.column(column);
-        if column.is_null(row) {
-            continue;
-        }
-        let instant =
-            arrow::compute::cast(&column.slice(row, 1), &arrow::datatypes::DataType::Int64)
-                .ok()
-                .filter(|_| {
-                    matches!(
-                        column.data_type(),
-                        arrow::datatypes::DataType::Timestamp(_, _)
-                    )
-                });
-        match instant {
-            Some(millis) => text.push_str(&millis.as_primitive::<Int64Type>().value(0).to_string()),
-            None => text.push_str(
-                &arrow::util::display::array_value_to_string(column, row).unwrap_or_default(),
-            ),
-        }
-    }
-    text
 }

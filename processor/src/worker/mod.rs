@@ -1,6 +1,7 @@
 //! A worker: one consumer, one transactional producer, and the tasks of the partitions that the group gives it.
 
 mod error;
+mod keys;
 mod output;
 mod session;
 mod transaction;

@@ -11,12 +11,13 @@ use schemas::record::{Codec, Late};
 
 use super::WorkerError;
 use super::error::Doing;
+use super::keys::Keys;
 use super::transaction::Transaction;
 use crate::job::{Job, JobQuery};
 use crate::metrics::Metrics;
 use crate::query::recent::{Recent, RecentBounds};
 use crate::query::views::Views;
-use crate::task::merge::{Given, key_text};
+use crate::task::merge::Given;
 use crate::task::scan::Dead;
 
 /// The stage that this program's dead letters name.
@@ -230,19 +231,11 @@ impl QueryOutput {
             .encoder
             .encode(rows)
             .map_err(|error| self.failed(error.to_string()))?;
-        for (row, value) in encoded.iter().enumerate() {
-            let key = key_text(rows, &self.key_columns, row);
-            transaction
-                .send(NewRecord {
-                    topic: &self.query.plan.sink.topic,
-                    partition: None,
-                    key: Some(key.as_bytes()),
-                    value: Some(value),
-                    headers: &[],
-                    timestamp_ms: None,
-                })
-                .doing("results can't be sent")?;
-        }
-        Ok(())
+        let keys =
+            Keys::of(rows, &self.key_columns).map_err(|error| self.failed(error.to_string()))?;
+        let mut records = keys.iter().map(str::as_bytes).zip(encoded.iter());
+        transaction
+            .send_all(&self.query.plan.sink.topic, &mut records)
+            .doing("results can't be sent")
     }
 }

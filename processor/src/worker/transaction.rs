@@ -38,6 +38,16 @@ impl Transaction {
         self.producer.send(record)
     }
 
+    /// Sends records, each with its key and value, to one topic in the open transaction, beginning one if none is.
+    pub(super) fn send_all<'a>(
+        &mut self,
+        topic: &str,
+        records: &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), LogError> {
+        self.begin()?;
+        self.producer.send_all(topic, records)
+    }
+
     /// The producer, in an open transaction.
     pub(super) fn producer(&mut self) -> Result<&mut dyn Producer, LogError> {
         self.begin()?;

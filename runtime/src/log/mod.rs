@@ -152,6 +152,9 @@ pub struct ProducerOptions {
     pub delivery_timeout: Duration,
     /// How long a record waits for others to share its batch.
     pub linger: Duration,
+    /// Whether [`Producer::flush`] says how many records went where. Without that only failures are told, which costs less;
+    /// a flush then lets no record wait for others.
+    pub counts: bool,
 }
 
 impl ProducerOptions {
@@ -163,6 +166,7 @@ impl ProducerOptions {
             transaction_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(120),
             linger: Duration::from_millis(20),
+            counts: true,
         }
     }
 
@@ -453,7 +457,28 @@ pub trait Producer: Send {
     /// The record's bytes are copied.
     fn send(&mut self, record: NewRecord<'_>) -> Result<(), LogError>;
 
-    /// Waits until everything sent is delivered, and says how much went where since the last flush.
+    /// Hands records of one topic over, each with its key and value, as [`Producer::send`] does each of them. After an error
+    /// some of them may have been handed over.
+    fn send_all<'a>(
+        &mut self,
+        topic: &str,
+        records: &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), LogError> {
+        for (key, value) in records {
+            self.send(NewRecord {
+                topic,
+                partition: None,
+                key: Some(key),
+                value: Some(value),
+                headers: &[],
+                timestamp_ms: None,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything sent is delivered, and says how much went where since the last flush, unless the producer
+    /// was made without [`ProducerOptions::counts`].
     ///
     /// # Errors
     /// The first failed delivery's, if one failed.

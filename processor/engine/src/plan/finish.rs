@@ -151,8 +151,15 @@ impl Fragments {
 
 /// Sorts groups by their windows' end, then by their keys.
 fn in_order(found: Values) -> Result<Values> {
-    let mut columns = vec![sort_column(Arc::new(found.ends.clone()))];
-    columns.extend(found.groups.iter().cloned().map(sort_column));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(found.ends.clone())];
+    columns.extend(found.groups.iter().cloned());
+    // A column that is the same everywhere orders nothing; of a single window only the keys do, and a single key is sorted
+    // much faster than several columns are.
+    columns.retain(|column| !is_one_integer(column));
+    let columns: Vec<_> = columns.into_iter().map(sort_column).collect();
+    if columns.is_empty() {
+        return Ok(found);
+    }
     let order = lexsort_to_indices(&columns, None)?;
     let sorted = |column: &ArrayRef| take(column, &order, None);
     Ok(Values {
@@ -171,6 +178,15 @@ fn in_order(found: Values) -> Result<Values> {
             .clone(),
         touched: sorted(&found.touched)?,
     })
+}
+
+/// Whether a column holds one and the same integer of 64 bits in all rows.
+fn is_one_integer(column: &ArrayRef) -> bool {
+    let Some(values) = column.as_primitive_opt::<Int64Type>() else {
+        return false;
+    };
+    let first = values.values().first();
+    values.null_count() == 0 && values.values().iter().all(|value| Some(value) == first)
 }
 
 fn sort_column(values: ArrayRef) -> SortColumn {

@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
             .log
             .producer(&ProducerOptions {
                 transaction_timeout: worker.options.transaction_timeout,
-                linger: Duration::ZERO,
+                counts: false,
                 ..ProducerOptions::transactional(format!("{application_id}-{}", worker.slot))
             })
             .doing("the worker's producer can't be made")?;

@@ -1,5 +1,6 @@
 //! What librdkafka offers and rust-rdkafka does not: a topic's id, a commit
-//! with a deadline and an answer for each partition, and the end of a client on a thread of its own.
+//! with a deadline and an answer for each partition, many records in one call, a flush that reads no reports, and the end of a
+//! client on a thread of its own.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::util::IntoOpaque;
 use rdkafka_sys as sys;
 
 use super::super::LogError;
@@ -93,6 +95,73 @@ pub(super) fn commit<C: ConsumerContext>(
         sys::rd_kafka_queue_destroy(queue);
         answer
     }
+}
+
+/// Stands for the partition that the partitioner finds (`RD_KAFKA_PARTITION_UA`).
+const BY_KEY: i32 = -1;
+
+/// A record for [`produce_batch`]: key and value.
+pub(super) type Keyed<'a> = (&'a [u8], &'a [u8]);
+
+/// Hands records of one topic over in one call, spread by their keys, with the same mark for their delivery reports. Each one
+/// that was not taken is passed to `refused` with the reason, in order.
+///
+/// # Errors
+/// There can't be a topic of this name.
+pub(super) fn produce_batch<'a>(
+    client: *mut sys::rd_kafka_t,
+    topic: &CStr,
+    records: &[Keyed<'a>],
+    mark: usize,
+    mut refused: impl FnMut(Keyed<'a>, RDKafkaErrorCode),
+) -> Result<(), RDKafkaErrorCode> {
+    let ok = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let mut messages: Vec<_> = records
+        .iter()
+        .map(|(key, value)| sys::rd_kafka_message_t {
+            err: ok,
+            rkt: std::ptr::null_mut(),
+            partition: BY_KEY,
+            // librdkafka copies what these point to, and writes to none of it.
+            payload: value.as_ptr().cast_mut().cast(),
+            len: value.len(),
+            key: key.as_ptr().cast_mut().cast(),
+            key_len: key.len(),
+            offset: 0,
+            _private: mark.into_ptr(),
+        })
+        .collect();
+    let count = i32::try_from(messages.len()).map_err(|_| RDKafkaErrorCode::InvalidArgument)?;
+    // SAFETY: the client outlives the call; the topic's handle is made here and destroyed once; keys and values live as long
+    // as `records`, and are copied before the call returns.
+    unsafe {
+        let handle = sys::rd_kafka_topic_new(client, topic.as_ptr(), std::ptr::null_mut());
+        if handle.is_null() {
+            return Err(sys::rd_kafka_last_error().into());
+        }
+        sys::rd_kafka_produce_batch(
+            handle,
+            BY_KEY,
+            sys::RD_KAFKA_MSG_F_COPY,
+            messages.as_mut_ptr(),
+            count,
+        );
+        sys::rd_kafka_topic_destroy(handle);
+    }
+    for (record, message) in records.iter().zip(&messages) {
+        if message.err != ok {
+            refused(*record, message.err.into());
+        }
+    }
+    Ok(())
+}
+
+/// Lets no record wait for others to share its batch, and waits until all are delivered or have failed, or the time is up. Of
+/// a client that is told of failures only: it would wait for reports that nobody takes meanwhile.
+pub(super) fn flush(client: *mut sys::rd_kafka_t, timeout: Duration) {
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call. Whether records are left is asked by the caller.
+    unsafe { sys::rd_kafka_flush(client, timeout_ms) };
 }
 
 /// A topic as the brokers describe it.

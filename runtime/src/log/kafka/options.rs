@@ -214,9 +214,11 @@ impl KafkaOptions {
             );
         }
         config.set("message.timeout.ms", millis(delivery));
+        let only_failures = if options.counts { "false" } else { "true" };
         let fixed = [
             ("enable.idempotence", "true"),
             ("partitioner", "murmur2_random"),
+            ("delivery.report.only.error", only_failures),
         ];
         self.finish(config, &fixed)
     }

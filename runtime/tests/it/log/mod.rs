@@ -36,6 +36,7 @@ conformance! {
     records::a_topic_can_have_the_times_at_which_records_were_taken_in,
     records::keys_go_where_murmur2_says,
     records::records_without_a_key_are_spread,
+    records::records_handed_over_together_are_as_sent_one_by_one,
     records::a_flush_counts_the_deliveries_of_each_partition,
     records::a_full_queue_is_back_pressure,
     reading::a_batch_is_never_larger_than_asked_for,

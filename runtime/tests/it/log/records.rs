@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runtime::log::{Event, NewRecord, partition_for_key};
+use runtime::log::{Event, NewRecord, ProducerOptions, partition_for_key};
 
 use super::support::*;
 use super::targets::Target;
@@ -205,4 +205,51 @@ pub fn a_full_queue_is_back_pressure(target: &Target) {
     let seen = all(target, &[partition]);
     let expected: Vec<String> = (0..30_000).map(|number| number.to_string()).collect();
     assert_eq!(texts(&seen), expected);
+}
+
+pub fn records_handed_over_together_are_as_sent_one_by_one(target: &Target) {
+    let partitions = target.topic(3);
+    let options = ProducerOptions {
+        counts: false,
+        ..target.transactional(&target.unique("together"))
+    };
+    let mut producer = initialised(target, &options);
+    let mut send = |values: std::ops::Range<usize>, keep: bool| {
+        producer.begin().expect("a transaction");
+        let texts: Vec<_> = values
+            .map(|number| (format!("key-{}", number % 50), number.to_string()))
+            .collect();
+        let mut records = texts
+            .iter()
+            .map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+        let topic = &partitions[0].topic;
+        producer.send_all(topic, &mut records).expect("all taken");
+        match keep {
+            true => {
+                producer.flush().expect("all is delivered");
+                producer.commit().expect("committed");
+            }
+            false => producer.abort().expect("given up"),
+        }
+    };
+    send(90_000..92_000, false);
+    send(0..30_000, true);
+    let mut by_key: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
+    for record in all(target, &partitions) {
+        let value = record.text().parse().unwrap();
+        let key = record.key.unwrap();
+        assert_eq!(
+            record.partition.partition,
+            partition_for_key(&key, 3),
+            "key {}",
+            String::from_utf8_lossy(&key)
+        );
+        by_key.entry(key).or_default().push(value);
+    }
+    assert_eq!(by_key.len(), 50);
+    for (key, values) in by_key {
+        let number: usize = String::from_utf8(key).unwrap()[4..].parse().unwrap();
+        let expected: Vec<_> = (0..30_000).skip(number).step_by(50).collect();
+        assert_eq!(values, expected, "of key {number}");
+    }
 }

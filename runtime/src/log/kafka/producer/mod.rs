@@ -27,6 +27,11 @@ const TICK: Duration = Duration::from_micros(250);
 /// After how many records the delivery reports are looked at.
 const REPORTS_EVERY: u32 = 256;
 
+/// How long one wait for deliveries lasts where only failures are told: it ends with the last delivery.
+const FLUSH_TICK: Duration = Duration::from_millis(2);
+/// How many records are handed over in one call.
+const BATCH: usize = 1024;
+
 /// The client itself, which ends on a thread of its own when the last call has let go of it.
 type Client = Ending<BaseProducer<WriterContext>>;
 
@@ -42,6 +47,8 @@ pub(super) struct KafkaProducer {
     request_timeout: Duration,
     hang_timeout: Duration,
     since_reports: u32,
+    /// Whether each delivery is told, not only failures.
+    counts: bool,
     /// How many transactions were given up: the mark of the records of the one that is open.
     transaction: usize,
 }
@@ -70,6 +77,7 @@ impl KafkaProducer {
             request_timeout: kafka.request_timeout,
             hang_timeout: kafka.hang_timeout,
             since_reports: 0,
+            counts: options.counts,
             transaction: 0,
         })
     }
@@ -117,9 +125,48 @@ impl KafkaProducer {
     fn serve(&self) {
         let before = self.base().in_flight_count();
         self.base().poll(Duration::ZERO);
-        if self.base().in_flight_count() == before {
+        if !self.counts {
+            native::flush(self.base().client().native_ptr(), FLUSH_TICK);
+        } else if self.base().in_flight_count() == before {
             std::thread::sleep(TICK);
         }
+    }
+
+    /// Waits for room in the queue, which has been full since then.
+    fn wait_for_room(
+        &self,
+        action: &'static str,
+        full_since: &mut Option<Instant>,
+    ) -> Result<(), LogError> {
+        let since = full_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.delivery_timeout {
+            return Err(LogError::TimedOut { action });
+        }
+        self.serve();
+        Ok(())
+    }
+
+    /// What it means that a record was refused for another reason than a full queue.
+    fn refused(
+        &mut self,
+        action: &'static str,
+        topic: &str,
+        bytes: usize,
+        code: RDKafkaErrorCode,
+    ) -> LogError {
+        if let Some(fatal) = self.fatal(action) {
+            return match self.phase {
+                Phase::Plain => fatal,
+                _ => self.fail(fatal),
+            };
+        }
+        // In a transaction, the state that refuses a record is that of one to be aborted.
+        if self.phase == Phase::Open && code == RDKafkaErrorCode::State {
+            return self.fail(LogError::MustAbort {
+                detail: format!("a record of {topic} was refused: {code}"),
+            });
+        }
+        self.doing(action).name(topic).bytes(bytes).error(code, "")
     }
 
     fn delivered(&self) -> Result<Delivered, LogError> {
@@ -207,37 +254,60 @@ impl Producer for KafkaProducer {
             let Err((error, unsent)) = self.client.send(next) else {
                 return Ok(());
             };
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
-                let since = *full_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= self.delivery_timeout {
-                    return Err(LogError::TimedOut { action: ACTION });
-                }
-                self.serve();
-                next = unsent;
-                continue;
-            }
-            if let Some(fatal) = self.fatal(ACTION) {
-                return Err(if self.phase == Phase::Plain {
-                    fatal
-                } else {
-                    self.fail(fatal)
-                });
-            }
-            let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
             let code = error
                 .rdkafka_error_code()
                 .unwrap_or(RDKafkaErrorCode::Unknown);
-            // In a transaction, the state that refuses a record is that of one to be aborted.
-            if self.phase == Phase::Open && code == RDKafkaErrorCode::State {
-                return Err(self.fail(LogError::MustAbort {
-                    detail: error.to_string(),
-                }));
+            if code == RDKafkaErrorCode::QueueFull {
+                self.wait_for_room(ACTION, &mut full_since)?;
+                next = unsent;
+                continue;
             }
-            return Err(self
-                .doing(ACTION)
-                .name(record.topic)
-                .bytes(bytes)
-                .error(code, ""));
+            let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+            return Err(self.refused(ACTION, record.topic, bytes, code));
+        }
+    }
+
+    fn send_all<'a>(
+        &mut self,
+        topic: &str,
+        records: &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), LogError> {
+        const ACTION: &str = "write records";
+        self.expect(ACTION, &[Phase::Plain, Phase::Open])?;
+        let name = native::c_name(topic)?;
+        let mut waiting: Vec<native::Keyed<'a>> = Vec::with_capacity(BATCH);
+        let mut full_since = None;
+        loop {
+            let before = waiting.len();
+            waiting.extend((&mut *records).take(BATCH - before));
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let mut full = Vec::new();
+            let mut failed = None;
+            native::produce_batch(
+                self.base().client().native_ptr(),
+                &name,
+                &waiting,
+                self.transaction,
+                |record, code| match code {
+                    RDKafkaErrorCode::QueueFull => full.push(record),
+                    _ => {
+                        failed.get_or_insert((record.0.len() + record.1.len(), code));
+                    }
+                },
+            )
+            .map_err(|code| self.refused(ACTION, topic, 0, code))?;
+            if let Some((bytes, code)) = failed {
+                return Err(self.refused(ACTION, topic, bytes, code));
+            }
+            if full.len() == waiting.len() {
+                self.wait_for_room(ACTION, &mut full_since)?;
+            } else {
+                full_since = None;
+                self.base().poll(Duration::ZERO);
+            }
+            waiting = full;
         }
     }
 
