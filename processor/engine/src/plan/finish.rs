@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::{DataFusionError, Result};
 
-use super::groups::{Fragments, GroupColumn, Groups, Top, Values, check_columns};
+use super::groups::{Fragments, GroupColumn, Groups, Top, Values, check_columns, filled};
 use super::scan::{mask, timestamps};
 use crate::history::History;
 use crate::window::Window;
@@ -29,9 +29,12 @@ impl Fragments {
         if partials.iter().all(|partial| partial.num_rows() == 0) {
             return Ok(RecordBatch::new_empty(Arc::clone(output)));
         }
-        let mut groups = Groups::new(self)?;
-        for partial in partials.iter().filter(|partial| partial.num_rows() > 0) {
+        let partials: Vec<_> = filled(partials).collect();
+        for partial in &partials {
             check_columns(partial, partial_schema, "partial")?;
+        }
+        let mut groups = Groups::of_partials(self, &partials)?;
+        for partial in partials {
             groups.merge(partial, None)?;
         }
         let Values {
