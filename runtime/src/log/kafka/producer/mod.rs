@@ -1,13 +1,13 @@
 //! A writer, with or without transactions.
 
 mod phase;
+mod send;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
 
 use super::super::{
     Delivered, GroupMetadata, LogError, NewRecord, OffsetCommit, Producer, ProducerOptions,
@@ -24,13 +24,9 @@ use phase::{Meaning, Phase};
 /// How long one wait for delivery reports lasts. It is slept through: a poll of rust-rdkafka with a timeout of a millisecond
 /// or less asks librdkafka with one of 0, over and over until the time is up.
 const TICK: Duration = Duration::from_micros(250);
-/// After how many records the delivery reports are looked at.
-const REPORTS_EVERY: u32 = 256;
 
 /// How long one wait for deliveries lasts where only failures are told: it ends with the last delivery.
 const FLUSH_TICK: Duration = Duration::from_millis(2);
-/// How many records are handed over in one call.
-const BATCH: usize = 1024;
 
 /// The client itself, which ends on a thread of its own when the last call has let go of it.
 type Client = Ending<BaseProducer<WriterContext>>;
@@ -132,43 +128,6 @@ impl KafkaProducer {
         }
     }
 
-    /// Waits for room in the queue, which has been full since then.
-    fn wait_for_room(
-        &self,
-        action: &'static str,
-        full_since: &mut Option<Instant>,
-    ) -> Result<(), LogError> {
-        let since = full_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= self.delivery_timeout {
-            return Err(LogError::TimedOut { action });
-        }
-        self.serve();
-        Ok(())
-    }
-
-    /// What it means that a record was refused for another reason than a full queue.
-    fn refused(
-        &mut self,
-        action: &'static str,
-        topic: &str,
-        bytes: usize,
-        code: RDKafkaErrorCode,
-    ) -> LogError {
-        if let Some(fatal) = self.fatal(action) {
-            return match self.phase {
-                Phase::Plain => fatal,
-                _ => self.fail(fatal),
-            };
-        }
-        // In a transaction, the state that refuses a record is that of one to be aborted.
-        if self.phase == Phase::Open && code == RDKafkaErrorCode::State {
-            return self.fail(LogError::MustAbort {
-                detail: format!("a record of {topic} was refused: {code}"),
-            });
-        }
-        self.doing(action).name(topic).bytes(bytes).error(code, "")
-    }
-
     fn delivered(&self) -> Result<Delivered, LogError> {
         let taken = lock(&self.base().client().context().tally).take();
         taken.map_err(|(failure, count)| {
@@ -225,46 +184,7 @@ impl Producer for KafkaProducer {
     }
 
     fn send(&mut self, record: NewRecord<'_>) -> Result<(), LogError> {
-        const ACTION: &str = "write a record";
-        self.expect(ACTION, &[Phase::Plain, Phase::Open])?;
-        self.since_reports += 1;
-        if self.since_reports >= REPORTS_EVERY {
-            self.since_reports = 0;
-            self.base().poll(Duration::ZERO);
-        }
-        let mut next =
-            BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, self.transaction);
-        next.partition = record.partition;
-        next.key = record.key;
-        next.payload = record.value;
-        // librdkafka takes 0 for "now": the first millisecond of 1970 is written as the second.
-        next.timestamp = record.timestamp_ms.map(|timestamp_ms| timestamp_ms.max(1));
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (key, value) in record.headers {
-                headers = headers.insert(Header {
-                    key,
-                    value: Some(*value),
-                });
-            }
-            next.headers = Some(headers);
-        }
-        let mut full_since = None;
-        loop {
-            let Err((error, unsent)) = self.client.send(next) else {
-                return Ok(());
-            };
-            let code = error
-                .rdkafka_error_code()
-                .unwrap_or(RDKafkaErrorCode::Unknown);
-            if code == RDKafkaErrorCode::QueueFull {
-                self.wait_for_room(ACTION, &mut full_since)?;
-                next = unsent;
-                continue;
-            }
-            let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-            return Err(self.refused(ACTION, record.topic, bytes, code));
-        }
+        self.hand_over(record)
     }
 
     fn send_all<'a>(
@@ -272,43 +192,7 @@ impl Producer for KafkaProducer {
         topic: &str,
         records: &mut dyn Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<(), LogError> {
-        const ACTION: &str = "write records";
-        self.expect(ACTION, &[Phase::Plain, Phase::Open])?;
-        let name = native::c_name(topic)?;
-        let mut waiting: Vec<native::Keyed<'a>> = Vec::with_capacity(BATCH);
-        let mut full_since = None;
-        loop {
-            let before = waiting.len();
-            waiting.extend((&mut *records).take(BATCH - before));
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            let mut full = Vec::new();
-            let mut failed = None;
-            native::produce_batch(
-                self.base().client().native_ptr(),
-                &name,
-                &waiting,
-                self.transaction,
-                |record, code| match code {
-                    RDKafkaErrorCode::QueueFull => full.push(record),
-                    _ => {
-                        failed.get_or_insert((record.0.len() + record.1.len(), code));
-                    }
-                },
-            )
-            .map_err(|code| self.refused(ACTION, topic, 0, code))?;
-            if let Some((bytes, code)) = failed {
-                return Err(self.refused(ACTION, topic, bytes, code));
-            }
-            if full.len() == waiting.len() {
-                self.wait_for_room(ACTION, &mut full_since)?;
-            } else {
-                full_since = None;
-                self.base().poll(Duration::ZERO);
-            }
-            waiting = full;
-        }
+        self.hand_over_all(topic, records)
     }
 
     fn flush(&mut self) -> Result<Delivered, LogError> {
