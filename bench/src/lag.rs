@@ -76,7 +76,8 @@ pub fn run(world: &World, args: &LagArgs) -> anyhow::Result<Delays> {
                 "the taxi job has other times than this benchmark knows"
             );
         }
-        let application = Application::new(world, &job, &name, &topic, &output)?;
+        // No producer writes the topic that is read; the ledger is told of the one that the trips were loaded into.
+        let application = Application::new(world, &job, &name, &from, &output)?;
         let command = world.binary("processor", &[], &application.settings());
         let mut running = Running::start(command)?;
         running.until_ready()?;
