@@ -70,6 +70,15 @@ pub enum ProcessorError {
         #[source]
         source: Box<WorkerError>,
     },
+    /// A reference table's topic is refused.
+    #[error("the reference table {table} can't be read")]
+    Table {
+        /// Which.
+        table: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A worker's thread could not be started, or panicked.
     #[error("worker {slot} could not be run: {detail}")]
     Thread {

@@ -6,8 +6,9 @@
 //!      └── the topic is another one, has more partitions, lost records, or can't be read ◀───────────┘
 //! ```
 //!
-//! Nothing that happens to the topic ends the run: a session that fails is followed by another one, which reads everything
-//! again and replaces the table only when it has read all of it. Until then rows find what was known before.
+//! Nothing that happens to the topic ends the run, once it could be read: a session that fails is followed by another one,
+//! which reads everything again and replaces the table only when it has read all of it. Until then rows find what was known
+//! before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ pub(crate) struct Follow {
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum FollowError {
+pub(crate) enum FollowError {
     #[error("the log can't be read")]
     Log(#[from] LogError),
     #[error("the topic does not exist")]
@@ -81,6 +82,14 @@ enum FollowError {
     Decode(#[from] DecodeError),
     #[error("the table can't be built")]
     Build(#[from] arrow::error::ArrowError),
+}
+
+/// What a session has heard of the topic.
+#[derive(Default)]
+struct Heard {
+    anything: bool,
+    /// Whether that is all that was there when it began.
+    all: bool,
 }
 
 struct Session<'a> {
@@ -97,13 +106,21 @@ struct Session<'a> {
 
 impl Follow {
     /// Follows the topic until the run is over.
-    pub(crate) fn run(&self) {
+    ///
+    /// # Errors
+    /// The brokers refuse the topic from the first: someone must allow it.
+    pub(crate) fn run(&self) -> Result<(), FollowError> {
         let mut pause = POLL;
+        let mut allowed = false;
         while !self.stopped() {
-            let mut caught_up = false;
-            let Err(error) = self.session(&mut caught_up) else {
-                return;
+            let mut heard = Heard::default();
+            let Err(error) = self.session(&mut heard) else {
+                return Ok(());
             };
+            allowed |= heard.anything;
+            if !allowed && matches!(error, FollowError::Log(LogError::NotAllowed { .. })) {
+                return Err(error);
+            }
             tracing::warn!(
                 table = self.name,
                 topic = self.topic.topic,
@@ -114,15 +131,16 @@ impl Follow {
                 .table_sessions
                 .with_label_values(&[&self.name])
                 .inc();
-            if caught_up {
+            if heard.anything && heard.all {
                 pause = POLL;
             }
             self.rest(pause);
             pause = (pause * 2).min(MAX_PAUSE);
         }
+        Ok(())
     }
 
-    fn session(&self, caught_up: &mut bool) -> Result<(), FollowError> {
+    fn session(&self, heard: &mut Heard) -> Result<(), FollowError> {
         let topic = self.topic()?;
         let mut bounds = BTreeMap::new();
         let mut starts = Vec::new();
@@ -152,7 +170,9 @@ impl Follow {
         let mut looked_ms = self.clock.now_ms();
         session.publish();
         while !self.stopped() {
-            match consumer.poll(POLL, MAX_RECORDS) {
+            let polled = consumer.poll(POLL, MAX_RECORDS);
+            heard.anything |= matches!(polled, Ok(Some(_)));
+            match polled {
                 Ok(Some(Event::Records(batch))) => session.take(&batch)?,
                 Ok(Some(Event::End {
                     partition,
@@ -166,7 +186,7 @@ impl Follow {
                 }
                 Err(error) => return Err(error.into()),
             }
-            *caught_up = session.caught_up;
+            heard.all = session.caught_up;
             let now_ms = self.clock.now_ms();
             if now_ms.saturating_sub(looked_ms) >= LOOK_MS {
                 looked_ms = now_ms;

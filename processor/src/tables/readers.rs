@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::follow::Follow;
+use super::follow::{Follow, FollowError};
 use crate::job::Job;
 use crate::run::{Options, ProcessorError};
 
 /// A thread for each reference table that is a topic. They end when this goes.
 pub(crate) struct Readers {
     stop: Arc<AtomicBool>,
-    threads: Vec<(String, JoinHandle<()>)>,
+    threads: Vec<(String, JoinHandle<Result<(), FollowError>>)>,
 }
 
 impl Readers {
-    /// Begins to read. A reader that panics, which is a fault of the program, sets `abandon`, so that the workers do not go
-    /// on with a table that stands still.
+    /// Begins to read. A reader that is refused its topic, or that panics, which is a fault of the program, sets `abandon`,
+    /// so that the workers do not go on with a table that stands still.
     pub(crate) fn start(
         options: &Options,
         job: &Job,
@@ -44,11 +44,14 @@ impl Readers {
             let spawned = std::thread::Builder::new()
                 .name(format!("table-{name}"))
                 .spawn(move || {
-                    let _guard = guard;
-                    follow.run();
+                    let result = follow.run();
+                    if result.is_err() {
+                        guard.0.store(true, Ordering::SeqCst);
+                    }
+                    result
                 });
             match spawned {
-                Ok(thread) => readers.threads.push((slot, thread)),
+                Ok(thread) => readers.threads.push((name.to_owned(), thread)),
                 Err(error) => {
                     return Err(ProcessorError::Thread {
                         slot,
@@ -63,7 +66,7 @@ impl Readers {
     /// Ends the readers, and waits for them.
     ///
     /// # Errors
-    /// One of them panicked.
+    /// One of them was refused its topic, or panicked.
     pub(crate) fn end(mut self) -> Result<(), ProcessorError> {
         self.join()
     }
@@ -71,11 +74,17 @@ impl Readers {
     fn join(&mut self) -> Result<(), ProcessorError> {
         self.stop.store(true, Ordering::SeqCst);
         let mut result = Ok(());
-        for (slot, thread) in self.threads.drain(..) {
-            let ended = thread.join().map_err(|_| ProcessorError::Thread {
-                slot,
-                detail: "it panicked".into(),
-            });
+        for (table, thread) in self.threads.drain(..) {
+            let ended = match thread.join() {
+                Ok(ended) => ended.map_err(|source| ProcessorError::Table {
+                    table,
+                    source: source.into(),
+                }),
+                Err(_) => Err(ProcessorError::Thread {
+                    slot: format!("reader of table {table}"),
+                    detail: "it panicked".into(),
+                }),
+            };
             result = result.and(ended);
         }
         result

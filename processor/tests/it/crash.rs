@@ -109,3 +109,39 @@ fn a_broker_that_is_away_for_a_moment_is_waited_for() {
         survive(At::Step(step), Fault::Unreachable);
     }
 }
+
+#[test]
+fn a_refusal_at_any_call_ends_the_run_with_its_reason_and_once_it_is_allowed_nothing_is_missing() {
+    let rows = trips(SEED, 160, 30_000);
+    let sql = job_sql("1 minute", "");
+    let mut refused = 0;
+    let trace = clean_trace();
+    for (step, call) in (0..).zip(&trace) {
+        let what = format!("step {step}, {call}");
+        let fixture = Fixture::new(2);
+        fixture.write(&rows);
+        let at = At::Step(step);
+        let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, Fault::NotAllowed);
+        // Whoever leaves need not be allowed to.
+        if let Err(error) = fixture.drain(log, &sql) {
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            let mut text = String::new();
+            while let Some(error) = cause {
+                text.push_str(&error.to_string());
+                cause = error.source();
+            }
+            assert!(text.contains("the log refuses to"), "{what}: {text}");
+            refused += 1;
+            fixture.forget_members();
+        }
+        fixture
+            .drain(Arc::clone(&fixture.log) as _, &sql)
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_same(&fixture.results(), &naive(&rows), &what);
+    }
+    assert!(
+        refused * 10 > trace.len() * 9,
+        "{refused} of {}",
+        trace.len()
+    );
+}

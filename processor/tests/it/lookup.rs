@@ -602,6 +602,27 @@ fn topics_that_cannot_be_a_table_are_refused() {
 }
 
 #[test]
+fn a_table_whose_topic_is_refused_from_the_first_ends_the_run_and_says_why() {
+    let fixture = Fixture::new(1);
+    fixture.write(&trips(1, 50, 1_000));
+    fixture
+        .log
+        .create_topic(&TopicSpec::new("vendors", 1).with("cleanup.policy", "compact"))
+        .unwrap();
+    // Nothing else has anything to read before.
+    let first = At::Call("consumer.poll", 0);
+    let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, first, Fault::NotAllowed);
+    let error = fixture.drain(log, &job(JSON, "LEFT JOIN")).unwrap_err();
+    let text = format!("{error}: {:?}", std::error::Error::source(&error));
+    assert!(
+        text.contains("the reference table vendors can't be read") && text.contains("NotAllowed"),
+        "{text}"
+    );
+    let sql = job(JSON, "LEFT JOIN");
+    fixture.drain(Arc::clone(&fixture.log) as _, &sql).unwrap();
+}
+
+#[test]
 fn a_join_that_changes_is_refused_over_old_partials_and_a_file_that_changes_is_not() {
     let files = tempfile::tempdir().unwrap();
     let mut fixture = Fixture::new(1);

@@ -47,6 +47,8 @@ pub enum Fault {
     /// The call takes no effect, and fails with [`LogError::MustAbort`]; so do the producer's later calls, until it
     /// aborts.
     MustAbort,
+    /// The call takes no effect, and fails with [`LogError::NotAllowed`].
+    NotAllowed,
     /// The process stands still before the call takes effect, until [`FaultLog::wake`].
     Pause,
     /// The log has timed the producer's transaction out, as when its process or the broker stood still for too long: the
@@ -212,6 +214,10 @@ impl Steps {
             Some(Fault::UnknownAndNotDone) => Err(LogError::UnknownOutcome { action: name }),
             Some(Fault::Unreachable) => Err(unreachable(name)),
             Some(Fault::MustAbort) => Err(must_abort()),
+            Some(Fault::NotAllowed) => Err(LogError::NotAllowed {
+                action: name,
+                detail: "a fault was asked for".into(),
+            }),
             Some(Fault::TimedOut) => Err(fenced()),
             Some(Fault::Pause) => {
                 self.pause();

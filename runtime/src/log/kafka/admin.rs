@@ -242,7 +242,9 @@ impl Admin {
         partition: &TopicPartition,
     ) -> Result<(Offset, Offset), LogError> {
         let name = partition.to_string();
-        let doing = Doing::new("read a partition's bounds").name(&name);
+        let doing = Doing::new("read a partition's bounds")
+            .name(&name)
+            .topic(&partition.topic);
         // Serves the client's log and error events, which nobody else polls.
         while client.poll(Duration::ZERO).is_some() {}
         // Asked for what is not there, librdkafka asks again until its time is over: so that is asked first.
@@ -275,7 +277,9 @@ impl Admin {
         before: Offset,
     ) -> Result<(), LogError> {
         let name = partition.to_string();
-        let doing = Doing::new("delete records").name(&name);
+        let doing = Doing::new("delete records")
+            .name(&name)
+            .topic(&partition.topic);
         // Kafka takes an offset below the start for one out of range; here it is done already.
         if self.bounds(partition)?.start >= before {
             return Ok(());

@@ -1,6 +1,6 @@
 //! What librdkafka tells its clients between calls. The callbacks only record; they run inside a poll.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,7 +25,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct ClientNotes {
     last: Mutex<Option<String>>,
     refusal: Mutex<Option<String>>,
+    /// Topics that may not be written to, since that was asked for last.
+    refused_topics: Mutex<BTreeSet<String>>,
 }
+
+/// How librdkafka tells that a broker refuses a topic to a transaction: by a line of its log alone. It then drops the
+/// transaction's records.
+const REFUSED_TOPIC: (&str, &str) = ("ADDPARTS", "Topic authorization failed");
 
 impl ClientNotes {
     fn error(&self, error: &KafkaError, reason: &str) {
@@ -50,6 +56,24 @@ impl ClientNotes {
     /// The last thing that the client reported.
     pub(super) fn last(&self) -> Option<String> {
         lock(&self.last).clone()
+    }
+
+    /// Takes in a line of the client's log, such as `Failed to add partition "a" [1] to transaction: …`.
+    fn line(&self, facility: &str, message: &str) {
+        let (by, why) = REFUSED_TOPIC;
+        let Some(topic) = message.split('"').nth(1) else {
+            return;
+        };
+        if facility == by && message.ends_with(why) {
+            lock(&self.refused_topics).insert(topic.to_owned());
+        }
+    }
+
+    /// The topics that brokers have refused to the open transaction; told once.
+    pub(super) fn refused_topics(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.refused_topics))
+            .into_iter()
+            .collect()
     }
 
     /// Why the brokers do not let this client in, if they said so.
@@ -256,6 +280,7 @@ pub(super) struct WriterContext {
 
 impl ClientContext for WriterContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.notes.line(facility, message);
         log_line(level, facility, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
@@ -295,6 +320,26 @@ impl ProducerContext for WriterContext {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn a_topic_that_is_refused_is_known_by_the_clients_own_words() {
+        let notes = ClientNotes::default();
+        let refused = |topic: &str| {
+            format!(
+                "TxnCoordinator/1: Failed to add partition \"{topic}\" [1] to transaction: Broker: Topic authorization failed"
+            )
+        };
+        notes.line("ADDPARTS", &refused("b"));
+        notes.line("ADDPARTS", &refused("a"));
+        notes.line("ADDPARTS", &refused("b"));
+        notes.line("ADDPARTS", "TxnCoordinator/1: Failed to add partition \"c\" [1] to transaction: Broker: Unknown topic or partition");
+        notes.line(
+            "TXNERR",
+            "Current transaction failed in state InTransaction: (TOPIC_AUTHORIZATION_FAILED)",
+        );
+        assert_eq!(notes.refused_topics(), ["a", "b"]);
+        assert_eq!(notes.refused_topics(), [""; 0]);
+    }
 
     #[test]
     fn a_failure_is_reported_once_and_hides_no_delivery() {

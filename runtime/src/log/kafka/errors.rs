@@ -111,6 +111,8 @@ pub(super) struct Doing<'a> {
     action: &'static str,
     /// A topic or partition.
     name: &'a str,
+    /// The topic, where the name is that of a partition; or several.
+    topic: &'a str,
     group: &'a str,
     instance_id: &'a str,
     transactional_id: &'a str,
@@ -122,6 +124,7 @@ impl<'a> Doing<'a> {
         Self {
             action,
             name: "",
+            topic: "",
             group: "",
             instance_id: "",
             transactional_id: "",
@@ -133,6 +136,9 @@ impl<'a> Doing<'a> {
     }
     pub(super) fn name(self, name: &'a str) -> Self {
         Self { name, ..self }
+    }
+    pub(super) fn topic(self, topic: &'a str) -> Self {
+        Self { topic, ..self }
     }
     pub(super) fn group(self, group: &'a str) -> Self {
         Self { group, ..self }
@@ -227,10 +233,28 @@ impl<'a> Doing<'a> {
         let or = |name: &str, other: &str| if name.is_empty() { other } else { name }.to_owned();
         let give = "give this client's user (ACLs)";
         match code {
-            Code::TopicAuthorizationFailed => format!(
-                "{give} Describe and DescribeConfigs on topic {}, Read where it reads it, Write where it writes it, and Create if it is to make it",
-                or(self.name, "and those beside it")
-            ),
+            Code::TopicAuthorizationFailed => {
+                let topic = match (self.topic, self.name) {
+                    ("", "") => "each topic".to_owned(),
+                    ("", name) | (name, _) => format!("topic {name}"),
+                };
+                match self.action {
+                    "read" => format!("{give} Read on {topic}"),
+                    "read a partition's bounds" => format!("{give} Describe on {topic}"),
+                    "delete records" | "delete a topic" => format!("{give} Delete on {topic}"),
+                    "create a topic" | "describe a topic" => format!(
+                        "{give} Describe and DescribeConfigs on {topic}, and Create if it is to make it"
+                    ),
+                    "add partitions to a topic" => format!("{give} Alter on {topic}"),
+                    "write a record" | "deliver records" => format!("{give} Write on {topic}"),
+                    "add offsets to the transaction" | "commit offsets" => {
+                        format!("{give} Read on {topic} whose offsets it commits")
+                    }
+                    _ => format!(
+                        "{give} Describe on {topic}, Read where it reads it, and Write where it writes it"
+                    ),
+                }
+            }
             Code::GroupAuthorizationFailed => {
                 format!(
                     "{give} Read on group {}",
@@ -343,6 +367,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_a_topic_is_told_which_right_it_lacks() {
+        for (action, right) in [
+            ("read", "Read on topic t"),
+            ("read a partition's bounds", "Describe on topic t"),
+            ("delete records", "Delete on topic t"),
+            (
+                "describe a topic",
+                "Describe and DescribeConfigs on topic t",
+            ),
+            ("deliver records", "Write on topic t"),
+            ("begin to read", "Describe on topic t, Read where"),
+        ] {
+            let doing = Doing::new(action).name("t-0").topic("t");
+            let text = doing.error(Code::TopicAuthorizationFailed, "").to_string();
+            assert!(text.contains(&format!("(ACLs) {right}")), "{text}");
+        }
+        let of_all = Doing::new("add offsets to the transaction");
+        let text = of_all.error(Code::TopicAuthorizationFailed, "").to_string();
+        assert!(
+            text.ends_with("Read on each topic whose offsets it commits"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn an_error_names_what_it_is_about() {
         let doing = Doing::new("commit offsets")
             .group("g")
@@ -358,7 +407,10 @@ mod tests {
             (Code::MessageSizeTooLarge, "9 bytes"),
             (Code::GroupAuthorizationFailed, "commit offsets"),
             (Code::GroupAuthorizationFailed, "(ACLs) Read on group g"),
-            (Code::TopicAuthorizationFailed, "on topic topic-0"),
+            (
+                Code::TopicAuthorizationFailed,
+                "(ACLs) Read on topic topic-0 whose offsets it commits",
+            ),
             (
                 Code::TransactionalIdAuthorizationFailed,
                 "transactional id t",

@@ -205,6 +205,7 @@ impl KafkaConsumer {
         }
         self.doing("read")
             .name(&partition.to_string())
+            .topic(&partition.topic)
             .error(code, said)
     }
 

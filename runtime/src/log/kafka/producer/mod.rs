@@ -6,7 +6,7 @@ mod send;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
 
 use super::super::{
@@ -27,6 +27,9 @@ const TICK: Duration = Duration::from_micros(250);
 
 /// How long one wait for deliveries lasts where only failures are told: it ends with the last delivery.
 const FLUSH_TICK: Duration = Duration::from_millis(2);
+
+/// What is done with records that were handed over.
+const DELIVER: &str = "deliver records";
 
 /// The client itself, which ends on a thread of its own when the last call has let go of it.
 type Client = Ending<BaseProducer<WriterContext>>;
@@ -129,12 +132,26 @@ impl KafkaProducer {
     }
 
     fn delivered(&self) -> Result<Delivered, LogError> {
-        let taken = lock(&self.base().client().context().tally).take();
+        let context = self.base().client().context();
+        let taken = lock(&context.tally).take();
         taken.map_err(|(failure, count)| {
             let name = failure.partition.to_string();
-            let said = self.base().client().context().notes.last().unwrap_or_default();
             tracing::warn!(count, first = %failure.code, partition = %failure.partition, "records were not delivered");
-            self.doing("deliver records").name(&name).bytes(failure.bytes).error(failure.code, &said)
+            self.not_allowed().unwrap_or_else(|| {
+                let said = context.notes.last().unwrap_or_default();
+                let doing = self.doing(DELIVER).name(&name).bytes(failure.bytes);
+                doing.topic(&failure.partition.topic).error(failure.code, &said)
+            })
+        })
+    }
+
+    /// What it means that the transaction has failed without a call of ours, if brokers have refused it a topic.
+    fn not_allowed(&self) -> Option<LogError> {
+        let topics = self.base().client().context().notes.refused_topics();
+        (!topics.is_empty()).then(|| {
+            let topics = topics.join(", ");
+            let doing = self.doing(DELIVER).topic(&topics);
+            doing.error(RDKafkaErrorCode::TopicAuthorizationFailed, "")
         })
     }
 }
@@ -196,7 +213,7 @@ impl Producer for KafkaProducer {
     }
 
     fn flush(&mut self) -> Result<Delivered, LogError> {
-        const ACTION: &str = "deliver records";
+        const ACTION: &str = DELIVER;
         // Each record has its own deadline, after which its delivery has failed.
         let deadline = Instant::now() + self.delivery_timeout + self.hang_timeout;
         if !self.drain(deadline) {
@@ -270,6 +287,7 @@ impl Producer for KafkaProducer {
         if lock(&self.base().client().context().tally).failed > 0 {
             let error = match (self.fatal(ACTION), self.delivered()) {
                 (Some(fatal), _) => fatal,
+                (None, Err(error @ LogError::NotAllowed { .. })) => error,
                 (None, Err(error)) => LogError::MustAbort {
                     detail: error.to_string(),
                 },
@@ -327,6 +345,7 @@ impl Producer for KafkaProducer {
         self.drain(Instant::now() + self.hang_timeout);
         // Records given up with their transaction are no failures to be reported later.
         lock(&self.base().client().context().tally).next();
+        self.base().client().context().notes.refused_topics();
         self.transaction += 1;
         let Err(error) = answer else {
             self.phase = Phase::Ready;

@@ -162,9 +162,10 @@ impl KafkaProducer {
         }
         // In a transaction, the state that refuses a record is that of one to be aborted.
         if self.phase == Phase::Open && code == RDKafkaErrorCode::State {
-            return self.fail(LogError::MustAbort {
+            let error = self.not_allowed().unwrap_or_else(|| LogError::MustAbort {
                 detail: format!("a record of {topic} was refused: {code}"),
             });
+            return self.fail(error);
         }
         self.doing(action).name(topic).bytes(bytes).error(code, "")
     }
