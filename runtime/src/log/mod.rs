@@ -20,7 +20,9 @@ mod error;
 pub mod fault;
 pub mod kafka;
 mod leftovers;
+mod options;
 mod partitioner;
+mod records;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -30,7 +32,9 @@ use std::time::Duration;
 
 pub use error::{Class, LogError};
 pub use leftovers::abort_leftovers;
+pub use options::{ConsumerOptions, ProducerOptions, TopicSpec};
 pub use partitioner::partition_for_key;
+pub use records::{Batch, NewRecord, Record, Records};
 
 /// An offset in a partition: the position of a record, counted from 0. Control records of transactions use offsets up,
 /// so that the offsets of records have holes.
@@ -108,108 +112,6 @@ pub trait Log: Send + Sync {
 
     /// Deletes the records below an offset (Kafka's DeleteRecords, KIP-107): the partition then starts there.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), LogError>;
-}
-
-/// How a consumer takes part in its group.
-#[derive(Clone, Debug)]
-pub struct ConsumerOptions {
-    /// The consumer group; for a consumer that only assigns partitions by itself, a name for its requests.
-    pub group: String,
-    /// What the broker's logs call this client.
-    pub client_id: String,
-    /// The static member id (KIP-345): a member that comes back under it within the session timeout keeps its partitions.
-    pub instance_id: Option<String>,
-    /// How long the group waits for a silent member before it gives its partitions to others.
-    pub session_timeout: Duration,
-    /// How long the group waits for a member that does not poll.
-    pub max_poll_interval: Duration,
-}
-
-impl ConsumerOptions {
-    /// A member of `group` with the usual timeouts: 10 s of silence, 5 minutes without a poll.
-    pub fn new(group: impl Into<String>) -> Self {
-        let group = group.into();
-        Self {
-            client_id: group.clone(),
-            group,
-            instance_id: None,
-            session_timeout: Duration::from_secs(10),
-            max_poll_interval: Duration::from_secs(300),
-        }
-    }
-}
-
-/// How a producer writes.
-#[derive(Clone, Debug)]
-pub struct ProducerOptions {
-    /// What the broker's logs call this client.
-    pub client_id: String,
-    /// The transactional id: a later producer with the same id fences this one. `None`: idempotent, no transactions.
-    pub transactional_id: Option<String>,
-    /// How long the broker lets a transaction stand open before it aborts it.
-    pub transaction_timeout: Duration,
-    /// How long a record may wait for its delivery, retries included.
-    pub delivery_timeout: Duration,
-    /// How long a record waits for others to share its batch.
-    pub linger: Duration,
-    /// Whether [`Producer::flush`] says how many records went where. Without that only failures are told, which costs less;
-    /// a flush then lets no record wait for others.
-    pub counts: bool,
-}
-
-impl ProducerOptions {
-    /// An idempotent producer without transactions.
-    pub fn idempotent(client_id: impl Into<String>) -> Self {
-        Self {
-            client_id: client_id.into(),
-            transactional_id: None,
-            transaction_timeout: Duration::from_secs(30),
-            delivery_timeout: Duration::from_secs(120),
-            linger: Duration::from_millis(20),
-            counts: true,
-        }
-    }
-
-    /// A transactional producer.
-    pub fn transactional(transactional_id: impl Into<String>) -> Self {
-        let id = transactional_id.into();
-        Self {
-            client_id: id.clone(),
-            transactional_id: Some(id),
-            ..Self::idempotent("")
-        }
-    }
-}
-
-/// A topic to be created.
-#[derive(Clone, Debug)]
-pub struct TopicSpec {
-    /// Its name.
-    pub name: String,
-    /// How many partitions it has.
-    pub partitions: i32,
-    /// How many brokers keep a copy (`-1`: the broker's default). The embedded log keeps one whatever this says.
-    pub replication: i32,
-    /// Topic settings under Kafka's names, such as `cleanup.policy`.
-    pub config: BTreeMap<String, String>,
-}
-
-impl TopicSpec {
-    /// A topic with the broker's own replication and settings.
-    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
-        Self {
-            name: name.into(),
-            partitions,
-            replication: -1,
-            config: BTreeMap::new(),
-        }
-    }
-
-    /// The same with one more setting.
-    pub fn with(mut self, key: &str, value: &str) -> Self {
-        self.config.insert(key.into(), value.into());
-        self
-    }
 }
 
 /// What a broker says of a topic.
@@ -293,94 +195,6 @@ pub enum Event {
     /// These partitions are no longer ours: others may have them already, and commits for them fail.
     /// Answer with [`Consumer::unassign`].
     Lost(Vec<TopicPartition>),
-}
-
-/// Records of one partition, in offset order, never empty. They are borrowed from the client's own buffers.
-pub struct Batch {
-    /// The partition they come from.
-    pub partition: TopicPartition,
-    records: Box<dyn Records>,
-}
-
-impl Batch {
-    /// A batch over an implementation's buffers, which must hold at least one record.
-    pub fn new(partition: TopicPartition, records: Box<dyn Records>) -> Self {
-        debug_assert!(records.len() > 0, "a batch is never empty");
-        Self { partition, records }
-    }
-
-    /// How many records there are.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// One record.
-    pub fn get(&self, index: usize) -> Record<'_> {
-        self.records.get(index)
-    }
-
-    /// The value of one header of one record, the last of that name.
-    pub fn header(&self, index: usize, name: &str) -> Option<&[u8]> {
-        self.records.header(index, name)
-    }
-
-    /// All records in order.
-    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        (0..self.records.len()).map(|index| self.records.get(index))
-    }
-
-    /// The position behind the last record: its offset plus one.
-    pub fn next_position(&self) -> Offset {
-        self.records.get(self.records.len() - 1).offset + 1
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({}, {} records)", self.partition, self.len())
-    }
-}
-
-/// Where a batch's records live.
-#[allow(clippy::len_without_is_empty)]
-pub trait Records: Send {
-    /// How many there are: at least one.
-    fn len(&self) -> usize;
-    /// One of them.
-    fn get(&self, index: usize) -> Record<'_>;
-    /// The value of one header of one of them, the last of that name; `None` if it has none, or one without a value.
-    fn header(&self, index: usize, name: &str) -> Option<&[u8]>;
-}
-
-/// A record as it was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its timestamp in milliseconds since 1970 (UTC), or −1.
-    pub timestamp_ms: i64,
-    /// Its key, if it has one.
-    pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
-    pub value: Option<&'a [u8]>,
-}
-
-/// A record to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct NewRecord<'a> {
-    /// To which topic.
-    pub topic: &'a str,
-    /// To which partition; `None`: by the hash of the key, as [`partition_for_key`] says, or spread if there is no key.
-    pub partition: Option<i32>,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
-    pub value: Option<&'a [u8]>,
-    /// Its headers, in order.
-    pub headers: &'a [(&'a str, &'a [u8])],
-    /// Its timestamp in milliseconds since 1970 (UTC); `None`: the clock's.
-    pub timestamp_ms: Option<i64>,
 }
 
 /// Proof of membership in a group at one moment, for [`Producer::send_offsets`]. Only its log can read it.

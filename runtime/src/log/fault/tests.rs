@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::log::Class;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions};
+use crate::log::{Event, NewRecord, OffsetCommit};
 
 const NOW: Duration = Duration::ZERO;
 const ROWS: i64 = 6;
