@@ -12,6 +12,7 @@
 //! operator around them: it would want a stream and a task for each call, and a call is often only a few rows.
 
 mod build;
+mod calls;
 mod check;
 mod compile;
 mod context;

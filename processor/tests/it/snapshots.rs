@@ -530,5 +530,6 @@ fn of_a_zombies_snapshot_nothing_is_seen_and_no_partials_go() {
             }
         }
     }
-    assert!(under_way > 30, "{under_way} of 60 had a snapshot under way");
+    // How many there are depends on how much each commit finds.
+    assert!(under_way > 10, "{under_way} of 60 had a snapshot under way");
 }
