@@ -47,9 +47,6 @@ use upstream::Upstream;
 const REGISTRY_PAUSE_MS: i64 = 500;
 /// How often it is looked at what is restored.
 const RESTORE_STEP: Duration = Duration::from_millis(2);
-/// How long a result waits for others to share its batch. A commit waits for none; but where results are many, those that come
-/// in a millisecond are enough for a batch.
-const LINGER: Duration = Duration::from_millis(1);
 /// How long a session waits for its group when it leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -92,8 +89,8 @@ impl<'a> Session<'a> {
             .log
             .producer(&ProducerOptions {
                 transaction_timeout: worker.options.transaction_timeout,
+                linger: Duration::ZERO,
                 counts: false,
-                linger: LINGER,
                 ..ProducerOptions::transactional(format!("{application_id}-{}", worker.slot))
             })
             .doing("the worker's producer can't be made")?;

@@ -193,7 +193,13 @@ impl KafkaOptions {
     pub(super) fn producer(&self, options: &ProducerOptions) -> ClientConfig {
         let mut config = self.base(&options.client_id);
         config.set("compression.type", "lz4");
-        config.set("linger.ms", options.linger.as_millis().to_string());
+        // A flush that waits for no counts lets no record wait for others: then a moment's wait costs nothing, and without it
+        // a record that comes by itself is a batch by itself, however many follow.
+        let linger = match options.counts {
+            true => options.linger,
+            false => options.linger.max(Duration::from_millis(1)),
+        };
+        config.set("linger.ms", linger.as_millis().to_string());
         config.set(
             "queue.buffering.max.kbytes",
             (self.producer_queue_bytes / 1024).max(1).to_string(),
