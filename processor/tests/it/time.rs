@@ -285,3 +285,27 @@ fn an_idle_partition_holds_nobody_back_and_when_all_are_idle_the_clock_closes() 
     assert_same(&fixture.results(), &naive(&rows), "closed by the clock");
     assert!(rows.iter().all(|trip| trip.pickup_ms / MINUTE_MS > 0));
 }
+
+#[test]
+fn what_comes_behind_an_announced_end_is_taken_by_the_next_run_to_the_end_and_is_late() {
+    let rows = trips(67, 600, 30_000);
+    let fixture = Fixture::new(4);
+    let sql = job_sql("1 minute", "");
+    fixture.write(&rows[..400]);
+    for (taken, more) in [(400, &rows[400..500]), (500, &rows[500..]), (600, &[][..])] {
+        let mut options = fixture.options(sql.clone());
+        options.workers = 2;
+        options.lifecycle.drain();
+        fixture.run(options).unwrap();
+        let ledger = fixture.ledger();
+        assert_eq!(ledger.rows_in, taken);
+        let on_time = naive(&rows[..400])
+            .values()
+            .map(|figures| figures.0 as u64)
+            .sum::<u64>();
+        assert_eq!(ledger.merged, on_time, "{taken} rows");
+        assert_eq!(ledger.merged + ledger.late, ledger.assigned, "{taken} rows");
+        fixture.write(more);
+    }
+    assert_same(&fixture.results(), &naive(&rows[..400]), "what was on time");
+}

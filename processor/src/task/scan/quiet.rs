@@ -96,6 +96,12 @@ impl ScanTask {
         }
     }
 
+    /// Whether all below `end` has been read and is committed.
+    pub fn is_through(&self, end: Offset) -> bool {
+        let read = self.next >= end || self.quiet.since_ms.is_some() && self.quiet.end >= end;
+        read && self.next == self.start
+    }
+
     /// Whether all that there was has been read, so that nobody need wait for it.
     pub fn at_end(&self) -> bool {
         self.state.ended || self.quiet.since_ms.is_some()

@@ -5,7 +5,7 @@
 //!                                                                                  └─▶ a source of another query …
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::log::{Class, Offset, TopicPartition};
 
@@ -18,16 +18,28 @@ use crate::worker::error::Doing;
 
 /// How often the group's offsets are looked at.
 const CHECK_MS: i64 = 200;
+/// How often it is looked whether partials have come to their end.
+const PARTIALS_MS: i64 = 20;
 
 /// What is finished, here or in other processes of the group, as of the last look.
 #[derive(Default)]
 pub(super) struct Drained {
     last_check_ms: i64,
     /// Where the input of each source partition ends, once that is certain.
-    ends: std::collections::BTreeMap<TopicPartition, Offset>,
+    ends: BTreeMap<TopicPartition, Offset>,
     /// Topics that no more rows will come to.
     complete: BTreeSet<String>,
     all: bool,
+    /// How far each partials partition was read when it brought nothing more.
+    partials: BTreeMap<TopicPartition, Offset>,
+    last_partials_ms: i64,
+}
+
+impl Drained {
+    /// Notes that a partials partition brings nothing more.
+    pub(super) fn reached_end(&mut self, partition: &TopicPartition, position: Offset) {
+        self.partials.insert(partition.clone(), position);
+    }
 }
 
 impl Session<'_> {
@@ -66,7 +78,36 @@ impl Session<'_> {
         let here = self.restores.is_empty()
             && self.scans.values().all(ScanTask::ended)
             && self.merges.values().all(MergeTask::ended);
-        Ok(here && self.drained.all)
+        Ok(here && self.drained.all && self.through(now_ms)?)
+    }
+
+    /// Whether what is here has taken all that there is. It may have been finished before, and more have come since: that is
+    /// late.
+    fn through(&mut self, now_ms: i64) -> Result<bool, WorkerError> {
+        let ends = &self.drained.ends;
+        let scanned = |(partition, scan): (&TopicPartition, &ScanTask)| {
+            let end = ends.get(partition);
+            end.is_some_and(|end| scan.is_through(*end))
+        };
+        // Before the group has answered there is nothing here.
+        if !self.joined
+            || !self.scans.iter().all(scanned)
+            || now_ms.saturating_sub(self.drained.last_partials_ms) < PARTIALS_MS
+        {
+            return Ok(false);
+        }
+        self.drained.last_partials_ms = now_ms;
+        for (partition, merge) in &self.merges {
+            let stable = match self.worker.log.bounds(partition) {
+                Err(error) if error.class() == Class::Retry => return Ok(false),
+                other => other.doing("a partition can't be looked at")?.stable,
+            };
+            let reached = self.drained.partials.get(partition).copied().unwrap_or(0);
+            if merge.to_commit().is_some() || merge.position().max(reached) < stable {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Looks at the group's committed offsets.

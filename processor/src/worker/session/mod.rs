@@ -230,6 +230,7 @@ impl<'a> Session<'a> {
                     scan.reached_end(position, now_ms);
                 } else if let Some(merge) = self.merges.get_mut(&partition) {
                     merge.reached_end(position);
+                    self.drained.reached_end(&partition, position);
                     self.show(&partition);
                 }
                 Ok(())
