@@ -19,6 +19,7 @@ use crate::format::Format;
 use crate::offsets;
 use crate::record::{self, JobRecord, RecordError};
 use crate::tables::{self, ReferenceTables};
+use crate::takeover::{self, Predecessor, TakeoverError};
 use crate::topics::{self, QueryTopics, TopicError};
 
 /// What a job is made from.
@@ -39,6 +40,8 @@ pub struct JobOptions {
     /// The newest version of what is on the log that is read: [`crate::format::NEWEST`], or less where a member is to be as one of
     /// the release before.
     pub newest_format: u32,
+    /// The application whose queries this one takes over (see [`crate::takeover`]); `None`: none, unless it has begun so.
+    pub takes_over: Option<String>,
 }
 
 /// A job, planned.
@@ -53,6 +56,8 @@ pub struct Job {
     pub tables: Arc<ReferenceTables>,
     /// The version that it is written in.
     pub format: Format,
+    /// The application that it takes over.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// A topic that a job reads.
@@ -169,6 +174,9 @@ pub enum JobLoadError {
     /// Its application id is another job's.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The application that it is to take over can't be.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The registered schema of a sink does not fit the query's results.
     #[error(
         "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
@@ -225,7 +233,8 @@ impl Job {
         let plans =
             engine::plan::plan(&script, &arrow_schemas, &settings).map_err(JobLoadError::Sql)?;
 
-        let most = offsets::most_queries();
+        let (record, predecessor) = record_of(log, &options, &script, &plans)?;
+        let most = offsets::most_queries(predecessor.is_some());
         for plan in &plans {
             let topic = &plan.source.topic;
             let queries = plans.iter().filter(|plan| plan.source.topic == *topic);
@@ -239,8 +248,6 @@ impl Job {
             }
         }
         let tables = tables::open(log, &script, &plans, &sources_columns, &options)?;
-        let record = JobRecord::new(options.shards, &plans).reading_to(options.newest_format);
-        record::check(log, &options.application_id, &record)?;
 
         let mut sources: BTreeMap<String, SourceTopic> = BTreeMap::new();
         let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -321,6 +328,7 @@ impl Job {
             sources,
             queries,
             tables: Arc::new(tables),
+            predecessor,
         })
     }
 
@@ -445,6 +453,38 @@ fn ensure_fitting(
     let found = topics::existing_source(log, &wanted.spec.name)?;
     check(&found, wanted.role, durability)?;
     Ok(wanted.spec.name)
+}
+
+/// What the job's state depends on, which agrees with what stands on the log; and the application that it takes over.
+fn record_of(
+    log: &dyn Log,
+    options: &JobOptions,
+    script: &Script,
+    plans: &[Query],
+) -> Result<(JobRecord, Option<Predecessor>), JobLoadError> {
+    let id = options.application_id.as_str();
+    let queries: Vec<(usize, &Query)> = plans.iter().enumerate().collect();
+    let record = JobRecord::new(options.shards, plans).reading_to(options.newest_format);
+    let known = record::read_to(log, id, options.newest_format)?;
+    let begun = known.as_ref().and_then(|known| known.takes_over.clone());
+    let predecessor = match (&options.takes_over, begun) {
+        (Some(from), Some(begun)) if *from == begun.application_id => {
+            Some(Predecessor::on_record(begun, id, &queries))
+        }
+        // Who has begun to take over goes on with it, whether it is still asked to or not.
+        (None, Some(begun)) => Some(Predecessor::on_record(begun, id, &queries)),
+        (Some(from), _) => {
+            takeover::unchained(id, script)?;
+            Some(Predecessor::open(log, from, id, &queries)?)
+        }
+        (None, None) => None,
+    };
+    let takes_over = predecessor.as_ref().map(|of| of.takes_over.clone());
+    let record = record.taking_over(takes_over);
+    if let Some(known) = &known {
+        record::agree(id, known, &record)?;
+    }
+    Ok((record, predecessor))
 }
 
 fn fed_by(script: &Script, source: &str) -> Vec<usize> {

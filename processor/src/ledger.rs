@@ -3,6 +3,7 @@
 use runtime::log::{Log, LogError, Offset, TopicPartition};
 
 use crate::offsets::{self, MetadataError, ShardState, SourceState};
+use crate::record::{self, RecordError, TakesOver};
 use crate::topics;
 
 /// What one query took and gave, up to its committed offsets.
@@ -40,6 +41,32 @@ pub struct QueryLedger {
     pub source_offsets: Vec<Offset>,
     /// What was given up by hand: rows that lay there are in no count.
     pub gaps: Vec<LedgerGap>,
+    /// Row × window pairs merged into windows that an earlier application gave, which this one takes over; of a query
+    /// without windows, rows. They are in none of this one's results.
+    pub given_before: u64,
+    /// Those windows.
+    pub windows_before: u64,
+    /// What that application gave.
+    pub predecessor: Option<LedgerPredecessor>,
+    /// To whom this application was handed over: it gives nothing more.
+    pub handed_over_to: Option<String>,
+}
+
+/// The query of an earlier application that this one takes over.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LedgerPredecessor {
+    /// The application.
+    pub application_id: String,
+    /// Whether it was handed over.
+    pub handed_over: bool,
+    /// The topic of its results.
+    pub sink: Option<String>,
+    /// How many final results it wrote, with those of applications before it; `None` if that is not known.
+    pub results: Option<u64>,
+    /// The same of results that may still change.
+    pub changes: Option<u64>,
+    /// Whether both put rows into the same windows and groups.
+    pub same_groups: bool,
 }
 
 /// Something that was given up by hand ([`crate::gaps`]).
@@ -86,6 +113,9 @@ pub enum LedgerError {
         #[source]
         source: LogError,
     },
+    /// The record of the job can't be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A committed offset's metadata can't be used.
     #[error("the metadata of {partition}'s committed offset can't be used")]
     Metadata {
@@ -120,6 +150,7 @@ pub fn read(
         }));
         ledger.rows_in += state.rows_in;
         ledger.undecodable += state.undecodable;
+        ledger.given_before += state.left_out(place);
         if let Some(counts) = state.queries.get(place) {
             ledger.filtered += counts.filtered;
             ledger.dead += counts.dead;
@@ -141,6 +172,9 @@ pub fn read(
             from: gap.from,
             to: gap.to,
         }));
+        let left_out = state.succession.unwrap_or_default();
+        ledger.given_before += left_out.pairs;
+        ledger.windows_before += left_out.windows;
         ledger.merged += state.merged;
         ledger.late += state.late;
         ledger.closed += state.closed;
@@ -148,7 +182,27 @@ pub fn read(
         ledger.changes += state.changes;
         ledger.groups += state.groups;
     }
+    if let Some(known) = record::read(log, application_id)? {
+        ledger.handed_over_to = known.handed_over.map(|of| of.to);
+        ledger.predecessor = known.takes_over.and_then(|of| predecessor(of, query));
+    }
     Ok(ledger)
+}
+
+fn predecessor(takes_over: TakesOver, query: &str) -> Option<LedgerPredecessor> {
+    let taken = takes_over.queries.iter().find(|of| of.query == query)?;
+    let handed = takes_over.handed_over.as_ref().and_then(|of| {
+        let mut queries = of.queries.iter();
+        queries.find(|of| of.query == query)
+    });
+    Some(LedgerPredecessor {
+        handed_over: takes_over.handed_over.is_some(),
+        sink: handed.map(|of| of.sink.clone()),
+        results: handed.and_then(|of| of.results),
+        changes: handed.and_then(|of| of.changes),
+        same_groups: taken.same_groups,
+        application_id: takes_over.application_id,
+    })
 }
 
 fn committed<T: serde::de::DeserializeOwned + Default>(

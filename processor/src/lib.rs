@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod columns;
+pub mod cutover;
 pub mod format;
 pub mod gaps;
 pub mod job;
@@ -25,6 +26,7 @@ pub mod snapshot;
 pub mod spill;
 pub mod status;
 pub mod tables;
+pub mod takeover;
 pub mod task;
 pub mod topics;
 pub mod topology;

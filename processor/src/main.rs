@@ -1,6 +1,7 @@
 //! The binary: the processor as a process of its own.
 
 mod commands;
+mod options;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,20 +9,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use processor::job::{JobLoadError, JobOptions};
-use processor::metrics::Metrics;
+use processor::job::JobLoadError;
 use processor::pages::pages;
 use processor::progress::Progress;
 use processor::query::Limits;
-use processor::query::recent::RecentBounds;
-use processor::worker::WorkerOptions;
-use processor::{Options, ProcessorError, run};
+use processor::{ProcessorError, run};
 use runtime::cli::{Completions, Exit, Flags, Service, Usage, configure, finish};
-use runtime::clock::SystemClock;
 use runtime::config::{Config, ConfigArgs, ProcessorConfig};
-use runtime::lifecycle::Lifecycle;
 use runtime::shutdown::on_signals;
-use runtime::topics::Durability;
 
 /// Runs a job of SQL over event-time windows, exactly once, with its state in the log.
 ///
@@ -34,6 +29,7 @@ use runtime::topics::Durability;
   processor check job.sql --schema trips=taxi_trip.avsc      the same without a registry
   processor explain job.sql                                  fragments, topics, state and time of its queries
   processor offsets show                                     how far is the configured application?
+  processor cutover old.sql --from taxi --to taxi-2          the changed job goes on where the old one stops
   processor reset --dry-run                                  what would it take to begin anew?
   processor upgrade                                          in which format is it written, and who reads which?")]
 struct Cli {
@@ -45,6 +41,9 @@ struct Cli {
     /// The name under which the job runs; a changed job needs another one
     #[arg(long, value_name = "NAME")]
     application_id: Option<String>,
+    /// The application whose queries this one takes over, once `processor cutover` hands it over
+    #[arg(long, value_name = "NAME")]
+    takes_over: Option<String>,
     /// How many workers this process runs
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
@@ -66,6 +65,7 @@ enum Command {
     Offsets(commands::OffsetsCommand),
     Reset(commands::ResetArgs),
     Upgrade(commands::UpgradeArgs),
+    Cutover(commands::CutoverArgs),
     /// Print a shell's completion script
     Completions(Completions),
 }
@@ -78,6 +78,7 @@ impl Cli {
         Flags::of("processor")
             .set("job", self.job.as_deref())
             .set("application_id", self.application_id.as_deref())
+            .set("takes_over", self.takes_over.as_deref())
             .set("workers", self.workers.map(u32::from))
     }
 }
@@ -96,52 +97,11 @@ fn start(cli: &Cli) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     };
     let settings = &config.processor;
-    let sql = job(&settings.job)?;
+    // Before anything is served: a job that can't be read is the user's mistake.
+    job(&settings.job)?;
     let progress = Arc::new(Progress::default());
     let service = Service::start_with(&config, pages(&progress, limits(settings)))?;
-    let ready = service.condition("state");
-    let tables_ready = service.condition("reference tables");
-    let (log, registry) = service.connect(&config)?;
-    let options = Options {
-        job: JobOptions {
-            sql,
-            folder: folder(&settings.job),
-            application_id: settings.application_id.clone(),
-            shards: settings.shards.into(),
-            mask_salt: settings.mask_salt.expose().as_bytes().to_vec(),
-            durability: Durability::of(&config.log),
-            newest_format: processor::format::NEWEST,
-        },
-        workers: settings.workers.into(),
-        instance: cli.instance.clone(),
-        worker: WorkerOptions {
-            commit_interval: settings.commit_interval_ms.duration(),
-            session_timeout: config.log.session_timeout_ms.duration(),
-            transaction_timeout: config.log.transaction_timeout_ms.duration(),
-            static_membership: settings.static_membership,
-            idle_marks: !cli.once,
-            snapshot_cost: settings.snapshot_after_rows,
-            recent: RecentBounds {
-                rows: settings.recent_rows,
-                bytes: settings.recent_bytes,
-            },
-            ..WorkerOptions::default()
-        },
-        log,
-        registry,
-        lifecycle: Lifecycle::new(),
-        clock: Arc::new(SystemClock),
-        metrics: Arc::new(Metrics::new(&service.metrics)?),
-        edge_metrics: service.edge_metrics.clone(),
-        progress,
-        ready,
-        state_memory_bytes: usize::try_from(settings.state_memory_bytes).unwrap_or(usize::MAX),
-        spill_dir: match settings.spill_dir.as_os_str().is_empty() {
-            true => std::env::temp_dir(),
-            false => settings.spill_dir.clone(),
-        },
-        tables_ready,
-    };
+    let options = options::of_service(&config, &cli.instance, cli.once, &service, progress)?;
     if cli.once {
         options.lifecycle.drain();
     }
@@ -194,6 +154,7 @@ fn look(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Offsets(command)) => commands::run_offsets(command, &config),
         Some(Command::Reset(args)) => commands::run_reset(args, &config),
         Some(Command::Upgrade(args)) => commands::run_upgrade(args, &config),
+        Some(Command::Cutover(args)) => commands::run_cutover(args, &config),
         Some(Command::Completions(_)) | None => Ok(Exit::Done),
     }
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub restored_ratio: Gauge,
     /// How long restoring will take, by what it has taken so far.
     pub restore_eta_seconds: Gauge,
+    /// By how much event time this process's shards are behind the application that they take over.
+    pub takeover_behind_seconds: Gauge,
     /// Rows of each reference table, by its name.
     pub table_rows: IntGaugeVec,
     /// Records read for each reference table that is a topic.
@@ -106,6 +108,10 @@ impl Metrics {
             restore_eta_seconds: gauge(
                 "headway_processor_restore_eta_seconds",
                 "How long restoring will go on, by what it has taken so far",
+            )?,
+            takeover_behind_seconds: gauge(
+                "headway_processor_takeover_behind_seconds",
+                "By how much event time shards are behind the application that is taken over",
             )?,
             paused_partitions: int_gauge(
                 "headway_processor_paused_partitions",

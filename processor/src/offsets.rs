@@ -1,6 +1,7 @@
 //! What stands in the metadata of the committed offsets: a task's state that is not in the log, and its part of the
 //! ledger. Committed in the transaction of the data that it counts.
 
+use engine::fold::Handover;
 use runtime::log::MAX_METADATA_BYTES;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -26,6 +27,53 @@ pub struct SourceState {
     /// What was given up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
+    /// What was left to an earlier application, where queries without state take its queries over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<SourceSuccession>,
+    /// Whether the application was handed over to another one: it goes on from here no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
+}
+
+impl SourceState {
+    /// How many results a query without state has given, at this place among the source's.
+    pub fn results(&self, place: usize) -> u64 {
+        let kept = self.queries.get(place).map_or(0, |counts| counts.kept);
+        kept.saturating_sub(self.left_out(place))
+    }
+
+    /// How many of its results were left out, since an earlier application gave them.
+    pub fn left_out(&self, place: usize) -> u64 {
+        let known = self.succession.as_ref();
+        let left_out = known.and_then(|known| known.left_out.get(place));
+        left_out.copied().unwrap_or(0)
+    }
+}
+
+/// What queries without state left to the application that they take over, of one source partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSuccession {
+    /// Results that were left out since that application gave them: by query, in the job's order.
+    pub left_out: Vec<u64>,
+    /// Once that one is handed over: the first offset whose results are this one's to give.
+    pub from: Option<i64>,
+}
+
+/// What a shard left to the application that its query takes over, and where it goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Succession {
+    /// Row × window pairs in windows that were left out since that application gave them.
+    pub pairs: u64,
+    /// Those windows.
+    pub windows: u64,
+    /// Whether the next record would close windows that that one may still give.
+    pub waits: bool,
+    /// Once that one is handed over: where this one goes on.
+    pub from: Option<Handover>,
+    /// Whether all that is open has been told since then.
+    pub told: bool,
 }
 
 /// Offsets of a source partition that were given up by hand: what lay there is not counted, and may not be in any result.
@@ -113,8 +161,9 @@ impl From<StoredCounts> for ScanCounts {
     }
 }
 
-/// How many queries can read one source: as many as have room in the metadata of an offset, whatever they count.
-pub fn most_queries() -> usize {
+/// How many queries can read one source: as many as have room in the metadata of an offset, whatever they count. Fewer
+/// where they take over those of an earlier application, since more is counted then.
+pub fn most_queries(take_over: bool) -> usize {
     let bytes = |queries| {
         let most = u64::MAX;
         let state = SourceState {
@@ -131,6 +180,11 @@ pub fn most_queries() -> usize {
                 };
                 MAX_GAPS
             ],
+            succession: take_over.then(|| SourceSuccession {
+                left_out: vec![most; queries],
+                from: Some(i64::MAX),
+            }),
+            handed_over: true,
         };
         // Numbers can always be written.
         encode(&state, format::NEWEST).map_or(usize::MAX, |text| text.len())
@@ -173,6 +227,12 @@ pub struct ShardState {
     /// Gaps in the ranges of its partials that were accepted by hand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<RangeGap>,
+    /// What was left to an earlier application, where its query takes one of it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<Succession>,
+    /// Whether the application was handed over to another one: it goes on from here no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
 }
 
 /// How far the results of one partials record are out.
@@ -265,7 +325,9 @@ mod tests {
 
     #[test]
     fn as_many_queries_as_have_room_in_an_offsets_metadata() {
-        let most = most_queries();
+        let most = most_queries(false);
         assert!((40..60).contains(&most), "{most}");
+        let fewer = most_queries(true);
+        assert!((30..most).contains(&fewer), "{fewer}");
     }
 }

@@ -27,6 +27,13 @@ pub struct Reset {
     pub results: Vec<String>,
     /// Whether a reset was begun before.
     pub begun: bool,
+    /// To whom the application was handed over: begun anew, both give results.
+    pub handed_over_to: Option<String>,
+    /// The application whose queries it has taken over: begun anew, it begins with what that one gave last if it is still told
+    /// to take it over, and gives everything if not.
+    pub took_over: Option<String>,
+    /// The topics of results among `results` in which that one's results stand as well.
+    pub shared: Vec<String>,
 }
 
 /// Why an application can't begin anew.
@@ -40,6 +47,28 @@ pub enum ResetError {
         /// Why.
         #[source]
         source: LogError,
+    },
+    /// Its successor needs it.
+    #[error(
+        "application {application_id} was handed over to {to}, but {to} has not taken over yet, and needs to know where {application_id} stopped: start {to} first"
+    )]
+    Needed {
+        /// The application.
+        application_id: String,
+        /// Its successor.
+        to: String,
+    },
+    /// Results of an application that gives nothing more would be deleted.
+    #[error(
+        "topic {topic} holds the results of application {of} too, which {application_id} took over and which nobody would give again: reset without --results, or delete the topic by hand"
+    )]
+    Shared {
+        /// The application.
+        application_id: String,
+        /// The topic.
+        topic: String,
+        /// Whose results.
+        of: String,
     },
     /// The record of the job can't be read or written.
     #[error(transparent)]
@@ -73,6 +102,15 @@ impl Reset {
         }
         let known = record::read(log, application_id)?;
         let begun = known.as_ref().is_some_and(|known| known.resetting);
+        let handed_over = known.as_ref().and_then(|known| known.handed_over.clone());
+        if let Some(handed_over) = handed_over.as_ref().filter(|_| !begun) {
+            has_taken_over(log, application_id, &handed_over.to)?;
+        }
+        let takes_over = known.as_ref().and_then(|known| known.takes_over.clone());
+        let took_over = takes_over.filter(|of| of.handed_over.is_some());
+        let before = took_over.iter().filter_map(|of| of.handed_over.as_ref());
+        let before = before.flat_map(|of| of.queries.iter().map(|query| query.sink.clone()));
+        let shared = before.filter(|sink| results.contains(sink)).collect();
         let on_record = known.into_iter().flat_map(|known| known.queries);
         names.extend(on_record.map(|query| query.query));
         let mut deletes = Vec::new();
@@ -94,6 +132,9 @@ impl Reset {
             deletes,
             results: results.into_iter().collect(),
             begun,
+            handed_over_to: handed_over.map(|of| of.to),
+            took_over: took_over.map(|of| of.application_id),
+            shared,
         })
     }
 
@@ -102,6 +143,14 @@ impl Reset {
     /// # Errors
     /// Somebody has joined meanwhile, or the log failed: it can be run again.
     pub fn run(&self, log: &dyn Log, with_results: bool) -> Result<(), ResetError> {
+        if let (true, Some(topic), Some(of)) = (with_results, self.shared.first(), &self.took_over)
+        {
+            return Err(ResetError::Shared {
+                application_id: self.application_id.clone(),
+                topic: topic.clone(),
+                of: of.clone(),
+            });
+        }
         record::begin_reset(log, &self.application_id)?;
         // Whoever started before the record said so is a member by now, or is refused.
         none_left(log, &self.application_id)?;
@@ -125,7 +174,22 @@ impl Reset {
     }
 }
 
-fn none_left(log: &dyn Log, application_id: &str) -> Result<(), ResetError> {
+/// Fails if the successor of an application has not written down yet where it goes on.
+fn has_taken_over(log: &dyn Log, application_id: &str, to: &str) -> Result<(), ResetError> {
+    let successor = record::read(log, to)?;
+    let takes_over = successor.and_then(|record| record.takes_over);
+    match takes_over
+        .is_some_and(|of| of.application_id == application_id && of.handed_over.is_none())
+    {
+        false => Ok(()),
+        true => Err(ResetError::Needed {
+            application_id: application_id.into(),
+            to: to.into(),
+        }),
+    }
+}
+
+pub(crate) fn none_left(log: &dyn Log, application_id: &str) -> Result<(), ResetError> {
     let members = log
         .members(application_id)
         .map_err(|source| ResetError::Log {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::spill::Spill;
 use runtime::clock::Clock;
-use runtime::lifecycle::Lifecycle;
+use runtime::lifecycle::{Lifecycle, Phase};
 use runtime::log::Log;
 use runtime::telemetry::Condition;
 use schemas::Registry;
@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::spill::DiskSpill;
 use crate::tables::Readers;
+use crate::takeover::{Standing, TakeoverError};
 use crate::worker::{Worker, WorkerError, WorkerOptions};
 
 /// What a processor is made from.
@@ -61,6 +62,19 @@ pub enum ProcessorError {
     /// The job can't run.
     #[error(transparent)]
     Job(#[from] JobLoadError),
+    /// It would wait for another application.
+    #[error(
+        "application {application_id} can't come to the end of its input while {of} gives the results: hand that one over first (`processor cutover`), or run without --once"
+    )]
+    StillFollowing {
+        /// The application.
+        application_id: String,
+        /// The application that it takes over.
+        of: String,
+    },
+    /// The application that it takes over can't be looked at.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A worker failed.
     #[error("worker {slot} stopped")]
     Worker {
@@ -100,6 +114,15 @@ pub fn run(options: &Options) -> Result<(), ProcessorError> {
         &options.registry,
         options.job.clone(),
     )?);
+    if let Some(predecessor) = &job.predecessor
+        && options.lifecycle.phase() == Phase::Draining
+        && let Standing::Running { .. } = predecessor.standing(options.log.as_ref())?
+    {
+        return Err(ProcessorError::StillFollowing {
+            application_id: job.options.application_id.clone(),
+            of: predecessor.application_id().into(),
+        });
+    }
     options.progress.views.run(&job, &options.log);
     let abandon = Arc::new(AtomicBool::new(false));
     let readers = Readers::start(options, &job, &abandon)?;

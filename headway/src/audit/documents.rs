@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use engine::sql::Emit;
 use engine::window::Window;
+use processor::ledger::{LedgerPredecessor, QueryLedger};
 use runtime::log::Log;
 use sink_opensearch::{Target, TopicSettings};
 
@@ -50,20 +51,37 @@ pub(super) fn add(
             .filter(|(writer, _)| writer.sink_topic == query.sink_topic)
             .map(|(writer, counted)| (writer, counted.counts.clone()))
             .collect();
-        if let [(_, counts)] = writers.as_slice() {
+        let others = writers
+            .iter()
+            .find_map(|(_, counts)| by_others(counts, &query.sink_topic));
+        if let Some(why) = others {
+            let names: Vec<&str> = writers.iter().map(|(writer, _)| &*writer.name).collect();
+            ledger.unchecked.push(format!(
+                "{}: how many documents there must be: {why}",
+                names.join(" + ")
+            ));
+        } else if let [(_, counts)] = writers.as_slice() {
+            let before = before(counts, &query.sink_topic);
             Equations {
                 query,
                 settings,
                 part: &part,
-                emitted: counts.emitted,
-                changes: counts.changes,
+                emitted: counts.emitted + before.map_or(0, |of| of.results.unwrap_or(0)),
+                changes: counts.changes + before.map_or(0, |of| of.changes.unwrap_or(0)),
                 groups: counts.groups,
+                before,
             }
             .add(ledger);
         } else {
             // Which query a document is of can't be told: only the records are compared.
             let names: Vec<&str> = writers.iter().map(|(writer, _)| &*writer.name).collect();
-            let written = writers.iter().map(|(_, of)| of.emitted + of.changes).sum();
+            let written = writers.iter().map(|(_, of)| {
+                let before = before(of, &query.sink_topic);
+                let before =
+                    before.map_or(0, |of| of.results.unwrap_or(0) + of.changes.unwrap_or(0));
+                of.emitted + of.changes + before
+            });
+            let written = written.sum();
             ledger.equal(
                 format!("{}: results = stored + dead + waiting", names.join(" + ")),
                 written,
@@ -77,6 +95,29 @@ pub(super) fn add(
         ledger.queries[place].documents = Some(part);
     }
     Ok(())
+}
+
+/// Why records of a topic are not told from what its query counts: other applications write there.
+fn by_others(counts: &QueryLedger, topic: &str) -> Option<String> {
+    if let Some(to) = &counts.handed_over_to {
+        return Some(format!(
+            "the application was handed over to {to}, which goes on: audit that one"
+        ));
+    }
+    let before = counts.predecessor.as_ref()?;
+    let of = &before.application_id;
+    if !before.handed_over {
+        return Some(format!("{of} gives results until it is handed over"));
+    }
+    let unknown = before.results.is_none() || before.changes.is_none();
+    (unknown && before.sink.as_deref() == Some(topic))
+        .then(|| format!("how many results applications before {of} wrote is not known"))
+}
+
+/// The application that wrote to the topic before.
+fn before<'a>(counts: &'a QueryLedger, topic: &str) -> Option<&'a LedgerPredecessor> {
+    let before = counts.predecessor.as_ref()?;
+    (before.sink.as_deref() == Some(topic)).then_some(before)
 }
 
 fn part(
@@ -125,6 +166,8 @@ struct Equations<'a> {
     emitted: u64,
     changes: u64,
     groups: u64,
+    /// The application whose results are among them: it wrote to the same topic before.
+    before: Option<&'a LedgerPredecessor>,
 }
 
 impl Equations<'_> {
@@ -146,8 +189,22 @@ impl Equations<'_> {
             return;
         }
         match (self.query.emit, self.query.window) {
+            (Emit::Final, _) if self.other_groups() => {
+                self.records(ledger);
+                ledger.at_most(
+                    format!(
+                        "{name}: documents + dead + waiting <= results{}",
+                        self.of_both()
+                    ),
+                    part.documents + part.dead + part.waiting,
+                    self.emitted,
+                );
+            }
             (Emit::Final, _) => ledger.equal(
-                format!("{name}: results = documents + dead + waiting"),
+                format!(
+                    "{name}: results{} = documents + dead + waiting",
+                    self.of_both()
+                ),
                 self.emitted,
                 part.documents + part.dead + part.waiting,
             ),
@@ -168,6 +225,19 @@ impl Equations<'_> {
         keys.is_empty() || self.query.key.iter().all(|column| keys.contains(column))
     }
 
+    /// Whether an application before this one put rows into other windows or groups, so that both may have written one
+    /// document.
+    fn other_groups(&self) -> bool {
+        self.before.is_some_and(|before| !before.same_groups)
+    }
+
+    /// Whose results are meant, if not of one application alone.
+    fn of_both(&self) -> String {
+        self.before.map_or(String::new(), |of| {
+            format!(" and those of {}", of.application_id)
+        })
+    }
+
     /// Every record that was written is stored, dead or waiting: documents are its versions.
     fn records(&self, ledger: &mut Ledger) {
         let part = self.part;
@@ -176,7 +246,11 @@ impl Equations<'_> {
             Emit::Changes => "changes + final results",
         };
         ledger.equal(
-            format!("{}: {written} = stored + dead + waiting", self.query.name),
+            format!(
+                "{}: {written}{} = stored + dead + waiting",
+                self.query.name,
+                self.of_both()
+            ),
             self.changes + self.emitted,
             part.stored + part.dead + part.waiting,
         );
@@ -211,9 +285,15 @@ impl Equations<'_> {
                 self.emitted,
                 found + part.dead,
             );
+        } else if self.other_groups() {
+            ledger.at_most(
+                format!("{name}: final documents <= final results{}", self.of_both()),
+                found,
+                self.emitted,
+            );
         } else {
             ledger.equal(
-                format!("{name}: final results = final documents"),
+                format!("{name}: final results{} = final documents", self.of_both()),
                 self.emitted,
                 found,
             );
@@ -252,6 +332,21 @@ impl Equations<'_> {
             self.no_more_than_stored(ledger);
             ledger.unchecked.push(format!(
                 "{name}: how many documents there must be: groups are forgotten after state_ttl, and documents stay"
+            ));
+        } else if let Some(before) = self.before {
+            // That one may have had groups that this one does not keep.
+            if part.waiting > 0 || part.dead > 0 || self.query.having {
+                self.no_more_than_stored(ledger);
+            } else {
+                ledger.at_most(
+                    format!("{name}: groups <= documents"),
+                    self.groups,
+                    part.documents,
+                );
+            }
+            ledger.unchecked.push(format!(
+                "{name}: documents = groups: {} may have had others",
+                before.application_id
             ));
         } else if self.query.having || part.waiting > 0 || part.dead > 0 {
             ledger.at_most(

@@ -86,6 +86,25 @@ fn print_query(query: &QueryLedger, out: &mut impl Write) -> io::Result<()> {
         figures.push(("changes", counts.changes));
     }
     line(out, "", &figures)?;
+    if let Some(before) = &counts.predecessor {
+        let mut figures = match query.results_of {
+            ResultsOf::Windows => vec![
+                ("windows", counts.windows_before),
+                ("with pairs", counts.given_before),
+            ],
+            ResultsOf::Groups => vec![],
+            ResultsOf::Rows => vec![("rows", counts.given_before)],
+        };
+        figures.extend(before.results.map(|results| ("results", results)));
+        if query.emits_changes {
+            figures.extend(before.changes.map(|changes| ("changes", changes)));
+        }
+        line(
+            out,
+            &format!("  given by {}:", before.application_id),
+            &figures,
+        )?;
+    }
     if let Some(documents) = &query.documents {
         let mut figures = vec![
             ("documents", documents.documents),

@@ -122,6 +122,7 @@ pub(super) fn add(ledger: &mut Ledger, subject: &Subject) -> Result<(), AuditErr
             counts.rows_in,
             counts.kept + counts.filtered + counts.dead + counts.undecodable,
         );
+        taken_over(ledger, counts);
         if let Some(window) = query.window {
             assigned(ledger, name, part, window);
         }
@@ -176,6 +177,25 @@ fn given_up<'a>(gaps: impl Iterator<Item = &'a LedgerGap>) -> u64 {
     lengths.sum()
 }
 
+/// What is left to an earlier application.
+fn taken_over(ledger: &mut Ledger, counts: &processor::ledger::QueryLedger) {
+    let name = &counts.query;
+    if let Some(before) = &counts.predecessor {
+        let of = &before.application_id;
+        if before.handed_over {
+            ledger.at_most(
+                format!("{name}: in windows or rows that {of} gave <= kept in windows"),
+                counts.given_before,
+                counts.merged.max(counts.kept),
+            );
+        } else {
+            ledger.unchecked.push(format!(
+                "{name}: its results: {of} gives them until it is handed over (processor cutover)"
+            ));
+        }
+    }
+}
+
 fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
     let log = subject.log.as_ref();
     let mut counts = processor::ledger::read(
@@ -193,8 +213,9 @@ fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
     let in_flight = match query.window {
         Some(window) => tail::partial_pairs(log, &subject.application_id, &query.name, window)?,
         None => {
-            // It has no shards that would count results: the scan gives each row that it keeps.
-            counts.emitted = counts.kept;
+            // It has no shards that would count results: the scan gives each row that it keeps, and that no application
+            // before it gave.
+            counts.emitted = counts.kept.saturating_sub(counts.given_before);
             0
         }
     };

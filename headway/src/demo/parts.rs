@@ -109,6 +109,7 @@ impl Parts {
                 mask_salt: MASK_SALT.to_vec(),
                 durability: Default::default(),
                 newest_format: processor::format::NEWEST,
+                takes_over: None,
             },
             workers: args.workers,
             instance: "demo".into(),

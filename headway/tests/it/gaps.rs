@@ -147,6 +147,7 @@ impl Pipeline {
                 mask_salt: b"headway-demo".to_vec(),
                 durability: Default::default(),
                 newest_format: processor::format::NEWEST,
+                takes_over: None,
             },
             workers: 1,
             instance: "0".into(),

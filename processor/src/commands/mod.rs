@@ -1,7 +1,8 @@
 //! The subcommands: those that look at a job without running it, and those that look at an application's offsets and
-//! topics, and change them.
+//! topics, change them, or hand it over.
 
 mod ask;
+mod cutover;
 mod offsets;
 mod reset;
 mod upgrade;
@@ -21,6 +22,7 @@ use runtime::telemetry::colour;
 use schemas::{Registry, RegistryError, value_subject};
 
 use crate::{folder, job};
+pub use cutover::{CutoverArgs, run_cutover};
 pub use offsets::{OffsetsCommand, run_offsets};
 pub use reset::{ResetArgs, run_reset};
 pub use upgrade::{UpgradeArgs, run_upgrade};

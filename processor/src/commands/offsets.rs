@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use engine::sql::Script;
 use processor::gaps::{self, Finding, Way};
 use processor::status::{self, Status};
+use processor::{record, takeover};
 use runtime::cli::{Exit, table};
 use runtime::config::Config;
 use runtime::connect::connect_log;
@@ -71,6 +72,13 @@ fn show(args: &ShowArgs, config: &Config) -> anyhow::Result<Exit> {
         queries(&script),
     )?;
     let members = log.members(application_id)?;
+    let record = record::read(log.as_ref(), application_id)?;
+    let handed_over = record
+        .as_ref()
+        .and_then(|record| record.handed_over.clone());
+    let takes_over = record.and_then(|record| record.takes_over);
+    let behind = takes_over.map(|of| takeover::behind(log.as_ref(), application_id, &of));
+    let behind = behind.transpose()?;
     if args.json {
         let members: Vec<_> = members
             .iter()
@@ -79,11 +87,24 @@ fn show(args: &ShowArgs, config: &Config) -> anyhow::Result<Exit> {
                 json!({"client_id": member.client_id, "host": member.host, "partitions": partitions})
             })
             .collect();
-        let answer =
-            json!({"application_id": application_id, "members": members, "status": status});
+        let answer = json!({
+            "application_id": application_id,
+            "members": members,
+            "status": status,
+            "takes_over": behind,
+            "handed_over": handed_over,
+        });
         print(&format!("{answer:#}\n"))?;
     } else {
-        print(&text(application_id, &members, &status))?;
+        let mut notes = Vec::new();
+        notes.extend(behind.map(|behind| super::cutover::behind(application_id, &behind)));
+        notes.extend(handed_over.map(|of| {
+            format!(
+                "{application_id} was handed over to {}: it gives nothing more, and starts no more",
+                of.to
+            )
+        }));
+        print(&text(application_id, &members, &notes, &status))?;
     }
     let sources = status.sources.iter().map(|source| &source.place.problem);
     let shards = status.shards.iter().map(|shard| &shard.place.problem);
@@ -113,7 +134,12 @@ fn queries(script: &Script) -> Vec<&str> {
     stateful.map(|insert| insert.sink.as_str()).collect()
 }
 
-fn text(application_id: &str, members: &[GroupMember], status: &Status) -> String {
+fn text(
+    application_id: &str,
+    members: &[GroupMember],
+    notes: &[String],
+    status: &Status,
+) -> String {
     let mut out = match members {
         [] => format!("application {application_id}: nobody runs it\n"),
         members => {
@@ -134,6 +160,10 @@ fn text(application_id: &str, members: &[GroupMember], status: &Status) -> Strin
             )
         }
     };
+    for note in notes {
+        out.push_str(note);
+        out.push('\n');
+    }
     let offset =
         |offset: Option<i64>| offset.map_or("none".to_owned(), |offset| offset.to_string());
     let rows: Vec<[String; 7]> = status
@@ -152,7 +182,12 @@ fn text(application_id: &str, members: &[GroupMember], status: &Status) -> Strin
                     .max_event_ms
                     .map(processor::instant)
                     .unwrap_or_default(),
-                noted(place.problem.as_deref(), state.ended, state.gaps.len()),
+                noted(
+                    place.problem.as_deref(),
+                    state.ended,
+                    false,
+                    state.gaps.len(),
+                ),
             ]
         })
         .collect();
@@ -176,6 +211,8 @@ fn text(application_id: &str, members: &[GroupMember], status: &Status) -> Strin
             let place = &shard.place;
             let state = place.state.clone().unwrap_or_default();
             let watermark = state.watermark.filter(|_| !state.ended);
+            let succession = state.succession.filter(|of| of.from.is_none());
+            let waits = succession.is_some_and(|of| of.waits);
             [
                 format!("{}-{}", shard.query, place.partition),
                 offset(place.committed),
@@ -185,7 +222,12 @@ fn text(application_id: &str, members: &[GroupMember], status: &Status) -> Strin
                 state.late.to_string(),
                 state.emitted.to_string(),
                 watermark.map(processor::instant).unwrap_or_default(),
-                noted(place.problem.as_deref(), state.ended, state.gaps.len()),
+                noted(
+                    place.problem.as_deref(),
+                    state.ended,
+                    waits,
+                    state.gaps.len(),
+                ),
             ]
         })
         .collect();
@@ -209,10 +251,11 @@ fn text(application_id: &str, members: &[GroupMember], status: &Status) -> Strin
     out
 }
 
-fn noted(problem: Option<&str>, ended: bool, gaps: usize) -> String {
+fn noted(problem: Option<&str>, ended: bool, waits: bool, gaps: usize) -> String {
     let mut notes = Vec::new();
     notes.extend(problem.map(|problem| format!("STUCK: {problem}")));
     notes.extend(ended.then(|| "ended".to_owned()));
+    notes.extend(waits.then(|| "as far as it goes before the handover".to_owned()));
     notes.extend((gaps > 0).then(|| format!("{gaps} given up")));
     notes.join("; ")
 }

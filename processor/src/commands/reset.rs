@@ -64,6 +64,16 @@ fn said(reset: &Reset, with_results: bool) -> String {
         out.push_str(what);
         out.push('\n');
     };
+    if let Some(to) = &reset.handed_over_to {
+        line(&format!(
+            "WARNING: it was handed over to {to}, which goes on; begun anew, it gives everything again beside {to}"
+        ));
+    }
+    if let Some(of) = &reset.took_over {
+        line(&format!(
+            "WARNING: it has taken over {of}; begun anew with processor.takes_over = \"{of}\" it gives again what ends later than {of} gave, without it everything, what {of} gave among it"
+        ));
+    }
     for topic in &reset.deletes {
         line(&format!("deletes topic {topic}, with all that is in it"));
     }

@@ -114,6 +114,22 @@ fn of_query(was: &QueryRecord, is: &QueryRecord) -> Vec<String> {
     found
 }
 
+/// What stands in a fingerprint under a name that comes at most once.
+pub(crate) fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    debug_assert!(ONCE.contains(&name), "{name} may come several times");
+    // Texts of several lines come behind all of these but `where`.
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// Whether two queries put rows into the same windows and groups.
+pub(crate) fn same_groups(one: &str, other: &str) -> bool {
+    let (one, other) = (lines(one), lines(other));
+    ["windows", "group by"]
+        .iter()
+        .all(|name| one.get(name) == other.get(name))
+}
+
 /// A fingerprint's lines by what stands at their beginning. A line that begins with nothing known goes on with the one
 /// before: texts may have several.
 fn lines(text: &str) -> BTreeMap<&str, Vec<String>> {
@@ -207,6 +223,8 @@ mod tests {
             shards,
             queries: queries.collect(),
             resetting: false,
+            takes_over: None,
+            handed_over: None,
         }
     }
 

@@ -75,7 +75,7 @@ impl Upgrade {
     /// Its record is gone, or the log failed.
     pub fn finalize(&self, log: &dyn Log) -> Result<(), RecordError> {
         patiently(&mut || {
-            write(log, &self.application_id, &mut |known| match known {
+            write(log, &self.application_id, None, &mut |known| match known {
                 Some(known) if known.v < NEWEST => {
                     let mut known = known;
                     known.v = NEWEST;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   <app>.job, compacted, one partition, one key      written once, by whoever starts first
-//!     {"v": 2, "shards": 4, "queries": [{"query", "topic", "state", "text"}]}
+//!     {"v": 2, "shards": 4, "queries": [{"query", "topic", "state", "text"}], "takes_over", "handed_over"}
 //! ```
 //!
 //! `v` is the version in which all of the application is written (see [`crate::format`]): so a program that can't read it
@@ -15,20 +15,24 @@
 
 mod differences;
 mod format;
+mod handover;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use engine::plan::Query;
 use runtime::log::{
-    Class, ConsumerOptions, Event, Log, LogError, NewRecord, ProducerOptions, TopicPartition,
-    abort_leftovers,
+    Class, ConsumerOptions, Event, GroupMetadata, Log, LogError, NewRecord, OffsetCommit, Producer,
+    ProducerOptions, TopicPartition, abort_leftovers,
 };
 use serde::{Deserialize, Serialize};
 
 pub use differences::differences;
+pub(crate) use differences::{same_groups, value};
 pub(crate) use format::written;
 pub use format::{Reading, Upgrade};
+pub use handover::{HandedOver, HandedQuery, HandedSource, Kind, TakenQuery, TakesOver};
+pub(crate) use handover::{hand_over, keep_handed_over};
 
 use crate::format::{FormatError, NEWEST, OLDEST, check as check_format};
 use crate::partial::{self, PartialError};
@@ -53,6 +57,12 @@ pub struct JobRecord {
     /// Whether a reset has begun, which must come to its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resetting: bool,
+    /// The application whose queries it takes over ([`crate::cutover`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_over: Option<TakesOver>,
+    /// To whom it was handed over: it gives nothing more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<HandedOver>,
 }
 
 /// What a query's state depends on.
@@ -90,6 +100,32 @@ pub enum RecordError {
     Resetting {
         /// The application.
         application_id: String,
+    },
+    /// It was handed over.
+    #[error(
+        "application {application_id} was handed over to {to}, which goes on with its queries: start that one; or begin this one anew (`processor reset`)"
+    )]
+    HandedOver {
+        /// The application.
+        application_id: String,
+        /// Its successor.
+        to: String,
+    },
+    /// It takes over another application than it began with, or began without one.
+    #[error(
+        "application {application_id} can't take over {wanted}: {}. Put processor.takes_over back, or run this job under a new application id",
+        match .known {
+            Some(known) => format!("it began with {known}"),
+            None => "it began without anything to take over".to_owned(),
+        }
+    )]
+    TakesOver {
+        /// The application.
+        application_id: String,
+        /// What it is to take over.
+        wanted: String,
+        /// What it began with.
+        known: Option<String>,
     },
     /// There is state of another job, and nothing says which.
     #[error(
@@ -161,6 +197,8 @@ impl RecordError {
         match self {
             Self::Log { source, .. } | Self::Members { source, .. } => source.class(),
             Self::Changed { .. }
+            | Self::HandedOver { .. }
+            | Self::TakesOver { .. }
             | Self::Resetting { .. }
             | Self::Unknown { .. }
             | Self::Unreadable { .. }
@@ -193,6 +231,8 @@ impl JobRecord {
             shards,
             queries: queries.collect(),
             resetting: false,
+            takes_over: None,
+            handed_over: None,
         }
     }
 
@@ -206,6 +246,12 @@ impl JobRecord {
     /// The version in which all of the application is written.
     pub fn version(&self) -> u32 {
         self.v
+    }
+    /// The same, of an application that takes over another one.
+    #[must_use]
+    pub fn taking_over(mut self, takes_over: Option<TakesOver>) -> Self {
+        self.takes_over = takes_over;
+        self
     }
 }
 
@@ -261,21 +307,36 @@ pub(crate) fn read_to(
         .map_err(|error| unreadable(error.to_string()))
 }
 
-/// Fails if what stands on the log is of another job.
+/// Fails if what is `known` on the log is of another job.
 ///
 /// # Errors
-/// [`RecordError::Changed`], which says what differs; or the log failed.
-pub fn check(log: &dyn Log, application_id: &str, job: &JobRecord) -> Result<(), RecordError> {
-    match read_to(log, application_id, job.v)? {
-        None => Ok(()),
-        Some(known) => agree(application_id, &known, job),
-    }
-}
-
-fn agree(application_id: &str, known: &JobRecord, job: &JobRecord) -> Result<(), RecordError> {
+/// [`RecordError::Changed`], which says what differs; or it was handed over, or is being reset.
+pub(crate) fn agree(
+    application_id: &str,
+    known: &JobRecord,
+    job: &JobRecord,
+) -> Result<(), RecordError> {
     if known.resetting {
         return Err(RecordError::Resetting {
             application_id: application_id.into(),
+        });
+    }
+    if let Some(handed_over) = &known.handed_over {
+        return Err(RecordError::HandedOver {
+            application_id: application_id.into(),
+            to: handed_over.to.clone(),
+        });
+    }
+    // Who has begun to take over goes on with it, whether it is still asked to or not.
+    let of = |record: &JobRecord| {
+        let takes_over = record.takes_over.as_ref();
+        takes_over.map(|of| of.application_id.clone())
+    };
+    if let Some(wanted) = of(job).filter(|wanted| of(known).as_ref() != Some(wanted)) {
+        return Err(RecordError::TakesOver {
+            application_id: application_id.into(),
+            wanted,
+            known: of(known),
         });
     }
     let differences = differences(known, job);
@@ -293,7 +354,7 @@ fn agree(application_id: &str, known: &JobRecord, job: &JobRecord) -> Result<(),
 /// version in which the application is written: a new one is in the newest that this program reads.
 ///
 /// # Errors
-/// As those of [`check`].
+/// What stands there is of another job (as those of [`read`] and [`RecordError::Changed`]); or the log failed.
 pub fn keep(
     log: &dyn Log,
     application_id: &str,
@@ -306,7 +367,7 @@ pub fn keep(
             version = known.v;
             return agree(application_id, &known, job);
         }
-        write(log, application_id, &mut |known| {
+        write(log, application_id, None, &mut |known| {
             if let Some(known) = known {
                 version = known.v;
                 return agree(application_id, &known, job).map(|()| None);
@@ -335,7 +396,7 @@ pub fn begin_reset(log: &dyn Log, application_id: &str) -> Result<(), RecordErro
             source,
         })?;
     patiently(&mut || {
-        write(log, application_id, &mut |known| {
+        write(log, application_id, None, &mut |known| {
             let known = known.unwrap_or_else(|| JobRecord::new(0, []));
             Ok((!known.resetting).then_some(JobRecord {
                 resetting: true,
@@ -370,12 +431,16 @@ fn patiently(attempt: &mut dyn FnMut() -> Result<(), RecordError>) -> Result<(),
     }
 }
 
-/// Takes the right to write, reads what stands there, and writes what `next` makes of it, if anything.
-fn write(
-    log: &dyn Log,
-    application_id: &str,
-    next: &mut dyn FnMut(Option<JobRecord>) -> Result<Option<JobRecord>, RecordError>,
-) -> Result<(), RecordError> {
+/// Settles what whoever wrote to the record last has left open.
+///
+/// # Errors
+/// The log failed.
+pub(crate) fn settle(log: &dyn Log, application_id: &str) -> Result<(), RecordError> {
+    writer(log, application_id).map(|_| ())
+}
+
+/// Takes the right to write: whoever had it is fenced.
+fn writer(log: &dyn Log, application_id: &str) -> Result<Box<dyn Producer>, RecordError> {
     let topic = topics::job(application_id);
     let failed = |source| RecordError::Log {
         topic: topic.clone(),
@@ -389,6 +454,23 @@ fn write(
         .map_err(failed)?;
     producer.init_transactions().map_err(failed)?;
     abort_leftovers(log, producer.as_mut(), [topic.as_str()]).map_err(failed)?;
+    Ok(producer)
+}
+
+/// Takes the right to write, reads what stands there, and writes what `next` makes of it, if anything, together with
+/// offsets.
+fn write(
+    log: &dyn Log,
+    application_id: &str,
+    offsets: Option<(&[OffsetCommit], &GroupMetadata)>,
+    next: &mut dyn FnMut(Option<JobRecord>) -> Result<Option<JobRecord>, RecordError>,
+) -> Result<(), RecordError> {
+    let topic = topics::job(application_id);
+    let failed = |source| RecordError::Log {
+        topic: topic.clone(),
+        source,
+    };
+    let mut producer = writer(log, application_id)?;
     // Whatever others have written is to be seen now, and nobody can write without fencing this producer.
     let Some(record) = next(read(log, application_id)?)? else {
         return Ok(());
@@ -408,6 +490,9 @@ fn write(
             timestamp_ms: None,
         })?;
         producer.flush()?;
+        if let Some((offsets, group)) = offsets {
+            producer.send_offsets(offsets, group)?;
+        }
         producer.commit()
     };
     send().map_err(failed)

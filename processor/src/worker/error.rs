@@ -9,6 +9,7 @@ use crate::offsets::MetadataError;
 use crate::partial::PartialError;
 use crate::record::RecordError;
 use crate::snapshot::SnapshotError;
+use crate::takeover::TakeoverError;
 use crate::task::merge::MergeError;
 use crate::task::scan::ScanError;
 
@@ -73,6 +74,27 @@ pub enum WorkerError {
         #[source]
         source: MetadataError,
     },
+    /// The application was handed over to another one.
+    #[error(
+        "the committed offset of {partition} is marked as handed over: another application goes on from there (the topic {record} says which)"
+    )]
+    HandedOver {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where it stands which.
+        record: String,
+    },
+    /// The application that this one takes over can't be followed.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
+    /// Another member came while the application was to be handed over.
+    #[error("another member has joined the group: stop it, and run `processor cutover` again")]
+    Joined,
+    /// What is left of the partials could not be folded.
+    #[error(
+        "what is left of the partials could not be folded to the end: nothing moves any more, or the command was stopped; run `processor cutover` again"
+    )]
+    NotFolded,
     /// Partials that the state needs are gone.
     #[error(
         "{partition} begins at offset {start}, but {}: partials that this job's state is made of were deleted; run the job under a new application id",
@@ -148,6 +170,7 @@ impl WorkerError {
             Self::Log { source, .. } => source.class(),
             Self::DeadLetter(error) => error.class(),
             Self::Record(error) => error.class(),
+            Self::Takeover(error) => error.log().map_or(Class::Fatal, LogError::class),
             Self::Registry {
                 source: RegistryError::Unavailable { .. },
                 ..
@@ -166,6 +189,9 @@ impl WorkerError {
             | Self::Partial(_)
             | Self::Encode { .. }
             | Self::Metadata { .. }
+            | Self::HandedOver { .. }
+            | Self::Joined
+            | Self::NotFolded
             | Self::PartialsGone { .. }
             | Self::SnapshotAhead { .. }
             | Self::Snapshot { .. }
@@ -271,6 +297,41 @@ mod tests {
                     source: MetadataError::Missing,
                 },
                 Class::Fatal,
+            ),
+            (
+                WorkerError::HandedOver {
+                    partition: partition.clone(),
+                    record: text(),
+                },
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Takeover(TakeoverError::Unknown {
+                    application_id: text(),
+                }),
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Takeover(TakeoverError::Log {
+                    application_id: text(),
+                    source: LogError::TimedOut { action: "x" },
+                }),
+                Class::Retry,
+            ),
+            (WorkerError::Joined, Class::Fatal),
+            (WorkerError::NotFolded, Class::Fatal),
+            (
+                WorkerError::Record(RecordError::Resetting {
+                    application_id: text(),
+                }),
+                Class::Fatal,
+            ),
+            (
+                WorkerError::Record(RecordError::Log {
+                    topic: text(),
+                    source: LogError::UnknownOutcome { action: "x" },
+                }),
+                Class::Restart,
             ),
             (
                 WorkerError::PartialsGone {

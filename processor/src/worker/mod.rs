@@ -25,6 +25,8 @@ use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::query::recent::RecentBounds;
+use crate::record::{self, HandedOver};
+use crate::takeover::handed_to;
 use session::Session;
 
 /// How a worker works.
@@ -114,6 +116,9 @@ const FENCED_TWICE_MS: i64 = 5 * 60 * 1000;
 /// The longest pause between two sessions.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// For how long it is tried to hand an application over while the log fails.
+const HAND_OVER_MS: i64 = 60_000;
+
 impl Worker {
     /// Works until the lifecycle says to end, or until the input has ended if it says to drain.
     ///
@@ -160,6 +165,39 @@ impl Worker {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Hands the application over to `successor`: the worker must be its only member.
+    ///
+    /// # Errors
+    /// Somebody has joined, it was handed over to another one, or someone must act. Nothing is decided then; it can be run
+    /// again.
+    pub fn hand_over(&self, successor: &str) -> Result<HandedOver, WorkerError> {
+        let application_id = &self.job.options.application_id;
+        let started = self.clock.now_ms();
+        loop {
+            // An attempt before may have come to its end without knowing, or have left its transaction open.
+            record::settle(self.log.as_ref(), application_id)?;
+            let known = record::read(self.log.as_ref(), application_id)?;
+            let known = known.map(|known| handed_to(application_id, successor, &known));
+            if let Some(handed_over) = known.transpose()?.flatten() {
+                return Ok(handed_over);
+            }
+            let error = match Session::open(self).and_then(|of| of.hand_over(successor)) {
+                Ok(handed_over) => return Ok(handed_over),
+                Err(error) => error,
+            };
+            let in_time = self.clock.now_ms().saturating_sub(started) < HAND_OVER_MS;
+            match error.class() {
+                Class::Retry | Class::Abort | Class::Restart if in_time && !self.leaving() => {
+                    tracing::warn!(error = %chain(&error), "the application could not be handed over; trying again");
+                }
+                // It is decided, and the record's topic does not show it yet.
+                _ if in_time && matches!(error, WorkerError::HandedOver { .. }) => {}
+                _ => return Err(error),
+            }
+            std::thread::sleep(MAX_PAUSE / 50);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A log with trips on it, a job over them, and what the job must come to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use processor::metrics::Metrics;
 use processor::progress::Progress;
 use processor::worker::WorkerOptions;
 use processor::{Options, ProcessorError};
-use runtime::clock::{ManualClock, SystemClock};
+use runtime::clock::{Clock, ManualClock, SystemClock};
 use runtime::lifecycle::Lifecycle;
 use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
 use runtime::log::{
@@ -151,7 +151,7 @@ pub struct Fixture {
     pub registry: Arc<dyn Registry>,
     /// Where the paths of jobs begin.
     pub folder: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -174,7 +174,25 @@ impl Fixture {
             clock,
             registry,
             folder: PathBuf::new(),
-            _dir: dir,
+            dir,
+        }
+    }
+
+    /// The same as it stands now, to be gone on with apart from this one.
+    pub fn copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_folder(self.dir.path(), dir.path());
+        let clock = Arc::new(ManualClock::at(self.clock.now_ms()));
+        let options = EmbeddedOptions {
+            clock: Arc::clone(&clock) as _,
+            ..EmbeddedOptions::default()
+        };
+        Self {
+            log: EmbeddedLog::open(dir.path(), options).unwrap(),
+            clock,
+            registry: Arc::clone(&self.registry),
+            folder: self.folder.clone(),
+            dir,
         }
     }
 
@@ -266,6 +284,7 @@ impl Fixture {
                 mask_salt: b"salt".to_vec(),
                 durability: Default::default(),
                 newest_format: processor::format::NEWEST,
+                takes_over: None,
             },
             workers: 1,
             instance: "a".into(),
@@ -424,6 +443,19 @@ impl Fixture {
 
     pub fn ledger(&self) -> processor::ledger::QueryLedger {
         processor::ledger::read(self.log.as_ref(), APPLICATION, QUERY, "trips", 0).unwrap()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod apart;
 mod check;
 mod closes;
 mod crash;
+mod cutover;
 mod fixture;
 mod foreign;
 mod fuzz;

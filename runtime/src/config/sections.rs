@@ -160,6 +160,8 @@ pub struct ProcessorConfig {
     pub job: PathBuf,
     /// The name under which the job runs.
     pub application_id: String,
+    /// The application whose queries it takes over; empty: none.
+    pub takes_over: String,
     /// How many workers run in this process.
     pub workers: u16,
     /// Whether a process that is away for a moment keeps its partitions.

@@ -24,6 +24,21 @@ impl Batch {
         self.records.len()
     }
 
+    /// The first `len` of its records; `None` if that is none.
+    pub fn first(self, len: usize) -> Option<Self> {
+        match len {
+            0 => None,
+            _ if len >= self.records.len() => Some(self),
+            _ => Some(Self {
+                partition: self.partition,
+                records: Box::new(First {
+                    records: self.records,
+                    len,
+                }),
+            }),
+        }
+    }
+
     /// One record.
     pub fn get(&self, index: usize) -> Record<'_> {
         self.records.get(index)
@@ -42,6 +57,26 @@ impl Batch {
     /// The position behind the last record: its offset plus one.
     pub fn next_position(&self) -> Offset {
         self.records.get(self.records.len() - 1).offset + 1
+    }
+}
+
+/// The first of some records.
+struct First {
+    records: Box<dyn Records>,
+    len: usize,
+}
+
+impl Records for First {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, index: usize) -> Record<'_> {
+        self.records.get(index)
+    }
+
+    fn header(&self, index: usize, name: &str) -> Option<&[u8]> {
+        self.records.header(index, name)
     }
 }
 

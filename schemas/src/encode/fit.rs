@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apache_avro::schema::{RecordField, Schema};
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, StringArray, new_null_array,
 };
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, TimeUnit};
@@ -16,7 +16,8 @@ use crate::registry::compatibility::name_of;
 #[derive(Clone, Debug)]
 pub(super) struct Fit {
     name: String,
-    column: usize,
+    /// `None`: there is no such column, and the field's default is null.
+    column: Option<usize>,
     to: DataType,
     nullable: bool,
     how: How,
@@ -45,11 +46,22 @@ impl Fit {
             column: field.name.clone(),
             detail,
         };
-        let (column, given) = arrow.column_with_name(&field.name).ok_or_else(|| {
-            refuse(format!(
+        let Some((column, given)) = arrow.column_with_name(&field.name) else {
+            let default_is_null = field.default.as_ref().is_some_and(|value| value.is_null());
+            if target.is_nullable() && default_is_null {
+                return Ok(Self {
+                    name: field.name.clone(),
+                    column: None,
+                    to: target.data_type().clone(),
+                    nullable: true,
+                    how: How::AsIs,
+                    wanted,
+                });
+            }
+            return Err(refuse(format!(
                 "the batch has no such column, and the schema wants {wanted}"
-            ))
-        })?;
+            )));
+        };
         let (from, to) = (given.data_type(), target.data_type());
         let how = match symbols(&field.schema) {
             Some(symbols) if is_text(from) => How::Symbols(symbols),
@@ -59,7 +71,7 @@ impl Fit {
         };
         Ok(Self {
             name: field.name.clone(),
-            column,
+            column: Some(column),
             to: to.clone(),
             nullable: target.is_nullable(),
             how,
@@ -72,7 +84,10 @@ impl Fit {
             column: self.name.clone(),
             detail,
         };
-        let column = batch.column(self.column);
+        let Some(column) = self.column else {
+            return Ok(new_null_array(&self.to, batch.num_rows()));
+        };
+        let column = batch.column(column);
         if !self.nullable && column.logical_null_count() > 0 {
             return Err(refuse(format!(
                 "it holds null, and the schema wants {}; use COALESCE, or make the field nullable",

@@ -84,7 +84,8 @@ impl Rows {
 impl BatchEncoder {
     /// An encoder of batches with the schema `arrow` as records of the Avro schema `schema`, numbered `id`.
     ///
-    /// Columns are matched with fields by name. Each field needs its column, and each column its field. A column of another
+    /// Columns are matched with fields by name. Each column needs its field, and each field its column, unless its default is
+    /// null: a topic's schema may have got more fields than some writer knows. A column of another
     /// type than its field's is converted where no value can be lost (`Int32` to `long`, any text to `string`, seconds to
     /// milliseconds), or where each batch can be checked (nanoseconds to milliseconds, `UInt64` to `long`).
     ///

@@ -4,7 +4,7 @@ use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 
 use super::blocks::{Blocks, Pieces};
-use super::{Fold, FoldError, with_start};
+use super::{Fold, FoldError, source_rows, with_start};
 use crate::plan::Query;
 
 /// A window that the watermark has passed, or several sessions.
@@ -106,14 +106,24 @@ impl Fold {
         &mut self,
         pieces: &mut ClosedPieces,
     ) -> Result<Option<RecordBatch>, FoldError> {
-        match pieces.batches(&self.query)? {
-            Some(batches) => Ok(Some(self.query.finish(
-                &batches,
-                true,
-                &mut self.history,
-            )?)),
-            None => Ok(None),
+        let Some(batches) = pieces.batches(&self.query)? else {
+            return Ok(None);
+        };
+        let results = self.query.finish(&batches, true, &mut self.history)?;
+        self.raised(results).map(Some)
+    }
+
+    /// How many row × window pairs are in a closed window.
+    ///
+    /// # Errors
+    /// Rows can't be read back.
+    pub fn pairs_of(&self, closed: &ClosedWindow) -> Result<u64, FoldError> {
+        let mut pieces = self.pieces(closed, 0);
+        let mut pairs = 0;
+        while let Some(batches) = pieces.batches(&self.query)? {
+            pairs += batches.iter().map(source_rows).sum::<u64>();
         }
+        Ok(pairs)
     }
 
     /// All results of a closed window.

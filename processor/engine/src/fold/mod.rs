@@ -56,6 +56,26 @@ pub struct Fold {
     counts: Counts,
     /// Gaps in the ranges of source partitions that are accepted: partition, where it begins, where it ends.
     gaps: Vec<(i32, i64, i64)>,
+    handover: Handover,
+}
+
+/// What another job has given, so that this one goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handover {
+    /// Windows that end here or before were given by the other job; milliseconds since 1970.
+    pub given_to: i64,
+    /// What is added to versions, so that they are above those of the other job.
+    pub versions_from: i64,
+}
+
+impl Default for Handover {
+    fn default() -> Self {
+        Self {
+            given_to: i64::MIN,
+            versions_from: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,6 +155,8 @@ pub struct LateRows {
 pub struct Applied {
     /// Its rows that were late, by window, in order of window.
     pub late: Vec<LateRows>,
+    /// The windows that it closed and that another job gave ([`Fold::go_on_from`]), in order of end, before all others.
+    pub given_before: Vec<ClosedWindow>,
     /// The windows that it closed, in order of end.
     pub closed: Vec<ClosedWindow>,
     /// Whether its range had been taken before, so that it was skipped.
@@ -224,6 +246,7 @@ impl Fold {
             history: History::default(),
             counts: Counts::default(),
             gaps: Vec::new(),
+            handover: Handover::default(),
             query,
         }
     }
@@ -239,6 +262,25 @@ impl Fold {
     /// decided that what lay between is lost. It is no part of the state: it must be said again after a restore.
     pub fn accept_gap(&mut self, partition: i32, from: i64, to: i64) {
         self.gaps.push((partition, from, to));
+    }
+
+    /// Goes on where another job stopped: windows that it gave are told apart when they close, and versions are above its
+    /// own. It is no part of the state: it must be said again after a restore.
+    pub fn go_on_from(&mut self, handover: Handover) {
+        self.handover = handover;
+    }
+
+    /// Up to which end windows are closed; `None`: none is.
+    pub fn closes_to(&self) -> Option<i64> {
+        let now = self.watermark.now();
+        now.map(|now| now.saturating_sub(self.grace_ms))
+    }
+
+    /// Up to which end windows would be closed if a record with this header were applied; `None`: none would be yet.
+    pub fn would_close_to(&self, header: &Header) -> Option<i64> {
+        let mut watermark = self.watermark.clone();
+        let now = watermark.update(header.partition, header.partitions, time_of(header));
+        now.map(|now| now.saturating_sub(self.grace_ms))
     }
 
     /// Applies the partials record at `offset`: its header, and its rows (none in a mark).
@@ -270,28 +312,24 @@ impl Fold {
             self.counts.late += taken.late.iter().map(|late| late.rows).sum::<u64>();
             applied.late = taken.late;
         }
-        let time = PartitionTime {
-            watermark: header.watermark,
-            idle: header.idle,
-            advance_to: header.advance_to,
-            ended: header.ended,
-        };
-        if let Some(now) = self
-            .watermark
-            .update(header.partition, header.partitions, time)
+        if let Some(now) =
+            self.watermark
+                .update(header.partition, header.partitions, time_of(header))
         {
             let closes = now.saturating_sub(self.grace_ms);
-            applied.closed = match &mut self.state {
-                State::Panes(panes) => panes.close(closes),
-                State::Keyed(keyed) => keyed.close(closes, self.keeping.block_rows)?,
-            };
-            self.counts.closed += applied
-                .closed
-                .iter()
-                .map(|closed| closed.windows)
-                .sum::<u64>();
+            applied.given_before = self.close(closes.min(self.handover.given_to))?;
+            applied.closed = self.close(closes)?;
+            let closed = applied.given_before.iter().chain(&applied.closed);
+            self.counts.closed += closed.map(|closed| closed.windows).sum::<u64>();
         }
         Ok(applied)
+    }
+
+    fn close(&mut self, closes: i64) -> Result<Vec<ClosedWindow>, FoldError> {
+        match &mut self.state {
+            State::Panes(panes) => Ok(panes.close(closes)),
+            State::Keyed(keyed) => keyed.close(closes, self.keeping.block_rows),
+        }
     }
 
     /// What has been taken so far.
@@ -326,7 +364,7 @@ impl Fold {
     }
 
     /// What has changed in open windows and groups since the last call, as results that are not final. `None` unless
-    /// the sink asks for changes, and if there are none.
+    /// the sink asks for changes, and if there are none. Windows that another job gave are left out.
     ///
     /// # Errors
     /// A fragment failed.
@@ -336,10 +374,36 @@ impl Fold {
         }
         let changes = match &mut self.state {
             State::Panes(_) => return Ok(None),
-            State::Keyed(keyed) => keyed.changes()?,
+            State::Keyed(keyed) => keyed.changes(self.handover.given_to)?,
         };
         let results = self.query.finish(&changes, false, &mut self.history)?;
-        Ok((results.num_rows() > 0).then_some(results))
+        match results.num_rows() {
+            0 => Ok(None),
+            _ => self.raised(results).map(Some),
+        }
+    }
+
+    /// Takes all that is open for changed, so that [`Fold::changes`] says it: whoever goes on for another job tells what it
+    /// has.
+    pub fn all_changed(&mut self) {
+        if let State::Keyed(keyed) = &mut self.state {
+            keyed.all_changed();
+        }
+    }
+
+    /// Results with versions above those of the job that this one goes on for.
+    fn raised(&self, results: RecordBatch) -> Result<RecordBatch, FoldError> {
+        let from = self.handover.versions_from;
+        if from == 0 {
+            return Ok(results);
+        }
+        // `version` is the last column but one of every query's results.
+        let version = results.num_columns() - 2;
+        let mut columns = results.columns().to_vec();
+        let versions = columns[version].as_primitive::<Int64Type>();
+        columns[version] =
+            Arc::new(versions.unary::<_, Int64Type>(|version| version.saturating_add(from)));
+        RecordBatch::try_new(results.schema(), columns).map_err(|_| FoldError::Columns)
     }
 
     /// Lets go of what [`Fold::changes`] would say: it has been said before.
@@ -390,6 +454,15 @@ impl Fold {
         }
         self.ranges.insert(header.partition, header.end);
         Ok(true)
+    }
+}
+
+fn time_of(header: &Header) -> PartitionTime {
+    PartitionTime {
+        watermark: header.watermark,
+        idle: header.idle,
+        advance_to: header.advance_to,
+        ended: header.ended,
     }
 }
 

@@ -45,7 +45,7 @@ impl Fold {
         let results = self
             .query
             .finish(&batches, false, &mut self.history.clone())?;
-        Ok(Some(results))
+        self.raised(results).map(Some)
     }
 
     /// Whether a window's results come in one piece, whatever their size: its groups are ranked.

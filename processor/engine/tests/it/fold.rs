@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use engine::fold::{Applied, Fold, FoldError, Image, ImageError, ImageRun};
+use engine::fold::{Applied, ClosedWindow, Fold, FoldError, Handover, Image, ImageError, ImageRun};
 use engine::partial::{FORMAT_VERSION, Header};
 use engine::plan::Query;
 use engine::spill::InMemory;
@@ -378,6 +378,82 @@ proptest! {
         prop_assert_eq!(&found, &kind.counted(&trips));
         let pairs: i64 = found.values().map(|(n, _)| n).sum();
         prop_assert_eq!(fold.counts().merged, pairs as u64);
+    }
+
+    /// One fold gives what ends at D or before, and another what ends later, with versions above: together all, each once.
+    #[test]
+    fn a_fold_that_goes_on_for_another_gives_the_rest(
+        kind in windows(), seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
+        longest in 1_u64..60, disorder in 0_i64..7_200_000, at in 0_i64..140
+    ) {
+        let query = kind.any_query();
+        let mut dice = Dice(seed | 1);
+        let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
+        let log = partials(&query, &trips, disorder, longest, &mut dice);
+        let earliest = trips.iter().flatten().map(|trip| trip.pickup_ms).min().unwrap_or(0);
+        let handover = Handover { given_to: earliest + at * MINUTE, versions_from: 1_000_000 };
+        let mut whole = Fold::new(Arc::clone(&query), FINGERPRINT);
+        let mut rest = whole.clone();
+        rest.go_on_from(handover);
+        let all = |fold: &mut Fold, windows: &[ClosedWindow]| -> Vec<ResultRow> {
+            windows.iter().flat_map(|window| results(&fold.results(window).unwrap())).collect()
+        };
+        for (offset, record) in log.iter().enumerate() {
+            let closes = whole.would_close_to(&record.header);
+            let applied = apply(&mut whole, offset, record);
+            if !applied.duplicate {
+                prop_assert_eq!(whole.closes_to(), closes);
+            }
+            let split = apply(&mut rest, offset, record);
+            prop_assert!(split.given_before.iter().all(|window| window.end <= handover.given_to));
+            prop_assert!(split.closed.iter().all(|window| window.end > handover.given_to));
+            let before = all(&mut rest, &split.given_before);
+            let pairs = split.given_before.iter().map(|window| rest.pairs_of(window).unwrap()).sum::<u64>();
+            prop_assert_eq!(pairs as i64, before.iter().map(|(_, (n, _), _)| n).sum::<i64>());
+            let mut found: Vec<_> = before.into_iter().chain(all(&mut rest, &split.closed)).collect();
+            let mut expected = all(&mut whole, &applied.closed);
+            expected.iter_mut().for_each(|(.., version)| *version += handover.versions_from);
+            found.sort();
+            expected.sort();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(whole.counts(), rest.counts());
+        }
+        prop_assert_eq!(whole.image().head, rest.image().head);
+    }
+
+    /// All that is open is told, but nothing of windows that another one has given.
+    #[test]
+    fn a_fold_that_goes_on_for_another_tells_what_is_open(
+        hopping in any::<bool>(), seed in any::<u64>(), count in 1_usize..300, longest in 1_u64..60, at in 0_i64..140
+    ) {
+        let (query, size) = match hopping {
+            true => (Kind::Hop.query("changes"), 25 * MINUTE),
+            false => (Kind::Tumble.query("changes"), 20 * MINUTE),
+        };
+        let trips = vec![some_trips(seed, count, 2)];
+        let mut dice = Dice(seed | 1);
+        let mut log = partials(&query, &trips, 7_200_000, longest, &mut dice);
+        log.pop();
+        let mut fold = Fold::new(Arc::clone(&query), FINGERPRINT);
+        for (offset, record) in log.iter().enumerate() {
+            apply(&mut fold, offset, record);
+            fold.forget_changes();
+        }
+        let earliest = trips[0].iter().map(|trip| trip.pickup_ms).min().unwrap();
+        let given_to = earliest + at * MINUTE;
+        fold.go_on_from(Handover { given_to, versions_from: 1_000_000 });
+        fold.all_changed();
+        let kind = if hopping { Kind::Hop } else { Kind::Tumble };
+        let open = fold.open_windows();
+        let expected: BTreeMap<_, _> = kind
+            .counted(&trips)
+            .into_iter()
+            .filter(|((start, _), _)| start + size > given_to && open.iter().any(|window| window.start == *start))
+            .collect();
+        let told = fold.changes().unwrap().map(|rows| results(&rows)).unwrap_or_default();
+        prop_assert!(told.iter().all(|(.., version)| *version >= 1_000_000));
+        let told: BTreeMap<_, _> = told.into_iter().map(|(key, values, _)| (key, values)).collect();
+        prop_assert_eq!(told, expected);
     }
 
     #[test]

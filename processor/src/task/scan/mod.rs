@@ -4,6 +4,7 @@
 
 mod given;
 mod quiet;
+mod succession;
 mod times;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::offsets::{ScanCounts, SourceState};
 
 pub use given::{Dead, Outgoing, ScanError, Taken};
 use quiet::Quiet;
+use succession::{Ahead, leave_out};
 use times::latest_event;
 
 /// The scan of one source partition.
@@ -50,11 +52,14 @@ pub struct ScanTask {
     committed: SourceState,
     range: Range,
     quiet: Quiet,
+    ahead: Ahead,
 }
 
 struct ScanQuery {
     index: usize,
     columns: Vec<usize>,
+    /// Whether it gives rows, and takes over a query of an earlier application that does.
+    takes_over: bool,
 }
 
 /// What was taken since the last commit.
@@ -73,6 +78,8 @@ struct RangeQuery {
     /// Partial rows, or results of a query without state.
     partials: Vec<RecordBatch>,
     counts: ScanCounts,
+    /// Results that were left out, since an earlier application gave them.
+    left_out: u64,
 }
 
 impl ScanTask {
@@ -112,7 +119,13 @@ impl ScanTask {
                 .collect::<Result<_, _>>()?;
             let longest = plan.window.map_or(0, Window::longest_ms);
             longest_wait_ms = longest_wait_ms.max(longest.saturating_add(millis(plan.sink.grace)));
-            queries.push(ScanQuery { index, columns });
+            let taken = job.predecessor.as_ref().map(|of| &of.queries);
+            queries.push(ScanQuery {
+                index,
+                columns,
+                takes_over: plan.window.is_none()
+                    && taken.is_some_and(|taken| taken.contains_key(&index)),
+            });
         }
         let definition = &job.queries[source.queries[0]].plan.source;
         let mut task = Self {
@@ -135,7 +148,12 @@ impl ScanTask {
             state,
             range: Range::default(),
             quiet: Quiet::default(),
+            ahead: Ahead::Running(0),
         };
+        if task.queries.iter().any(|query| query.takes_over) {
+            let succession = task.state.succession.get_or_insert_default();
+            succession.left_out.resize(task.queries.len(), 0);
+        }
         task.state
             .queries
             .resize(task.queries.len(), ScanCounts::default());
@@ -214,6 +232,7 @@ impl ScanTask {
         }
         let mut without_time: Vec<u32> = Vec::new();
         let tables = self.job.tables.now();
+        let given_before = self.given_before();
         for (query, range) in self.queries.iter().zip(&mut self.range.queries) {
             let input = decoded.project(&query.columns)?;
             let scanned = self.job.queries[query.index]
@@ -230,7 +249,13 @@ impl ScanTask {
                     None => {
                         let offset = |row: &u32| batch.get(rows[*row as usize]).offset;
                         let offsets: Vec<_> = scanned.origins.iter().map(offset).collect();
-                        plan.results_of_rows(&scanned.partial, &offsets)?
+                        let results = plan.results_of_rows(&scanned.partial, &offsets)?;
+                        match query.takes_over {
+                            true => {
+                                leave_out(results, &offsets, given_before, &mut range.left_out)?
+                            }
+                            false => results,
+                        }
                     }
                 });
             }
@@ -353,6 +378,10 @@ impl ScanTask {
             total.kept += range.counts.kept;
             total.assigned += range.counts.assigned;
         }
+        if let Some(succession) = &mut self.state.succession {
+            let counted = succession.left_out.iter_mut().zip(&self.range.queries);
+            counted.for_each(|(total, range)| *total += range.left_out);
+        }
         Ok(Some((outgoing, self.next)))
     }
 
@@ -370,6 +399,7 @@ impl ScanTask {
         self.state = self.committed.clone();
         self.quiet = Quiet::default();
         self.clear_range();
+        self.settle();
         Ok(self.start)
     }
 

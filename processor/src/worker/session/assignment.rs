@@ -8,6 +8,7 @@ use runtime::log::{Class, TopicPartition};
 use super::Session;
 use crate::offsets::{self, ShardState, SourceState};
 use crate::task::scan::ScanTask;
+use crate::topics;
 use crate::worker::WorkerError;
 use crate::worker::error::{Doing, chain};
 
@@ -56,6 +57,10 @@ impl Session<'_> {
                 partition: partition.clone(),
                 source,
             };
+            let handed_over = || WorkerError::HandedOver {
+                partition: partition.clone(),
+                record: topics::job(&self.worker.job.options.application_id),
+            };
             if let Some(source) = self.worker.job.sources.get(partition.topic.as_ref()) {
                 let (start, state) = match &committed {
                     Some(committed) => (
@@ -65,6 +70,15 @@ impl Session<'_> {
                     ),
                     None => (bounds.start, SourceState::default()),
                 };
+                if state.handed_over {
+                    return Err(handed_over());
+                }
+                if let Some(handing) = &mut self.handing {
+                    handing.sources.insert(partition.clone(), (start, state));
+                    waiting.push(partition.clone());
+                    starts.push((partition, start));
+                    continue;
+                }
                 let registry = Arc::clone(&self.worker.registry);
                 let is_new = committed.is_none();
                 let mut task = ScanTask::new(
@@ -93,6 +107,9 @@ impl Session<'_> {
                     )),
                     None => None,
                 };
+                if matches!(&committed, Some((_, state)) if state.handed_over) {
+                    return Err(handed_over());
+                }
                 let queries = &self.worker.job.queries;
                 let Some(index) = queries.iter().position(|query| {
                     query
@@ -136,6 +153,7 @@ impl Session<'_> {
                     .gone(&partition.topic, None, partition.partition);
             }
             self.snapshots.remove(partition);
+            self.following.forget(partition);
             let merge = self.merges.remove(partition).map(|merge| merge.query_index);
             let restore = self
                 .restores

@@ -185,11 +185,12 @@ impl Session<'_> {
                 .seek(partition, offset)
                 .doing("a partition can't be read again")?;
         }
-        self.hold_closing()
+        self.hold_closing()?;
+        self.let_waiting_go_on()
     }
 }
 
-fn commit_of<T: serde::Serialize>(
+pub(super) fn commit_of<T: serde::Serialize>(
     partition: &TopicPartition,
     offset: Offset,
     state: &T,

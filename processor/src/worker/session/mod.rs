@@ -15,8 +15,10 @@ mod closes;
 mod commit;
 mod drain;
 mod formats;
+mod handover;
 mod partitions;
 mod pauses;
+mod predecessor;
 mod restores;
 mod show;
 mod snapshots;
@@ -38,7 +40,9 @@ use crate::format;
 use crate::task::merge::MergeTask;
 use crate::task::scan::ScanTask;
 use drain::Drained;
+use handover::Handing;
 use pauses::Pauses;
+use predecessor::Following;
 use restores::Restoring;
 use snapshots::Snapshots;
 use upstream::Upstream;
@@ -70,6 +74,9 @@ pub(super) struct Session<'a> {
     record_end: Offset,
     drained: Drained,
     upstream: Upstream,
+    following: Following,
+    /// Set where the application is handed over: sources are not read.
+    handing: Option<Handing>,
     last_commit_ms: i64,
     last_heard_ms: i64,
     /// The last question for open windows that was answered.
@@ -151,6 +158,8 @@ impl<'a> Session<'a> {
             record_end: 0,
             drained: Drained::default(),
             upstream: Upstream::default(),
+            following: Following::default(),
+            handing: None,
             last_commit_ms: worker.clock.now_ms(),
             last_heard_ms: 0,
             answered: 0,
@@ -220,7 +229,10 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, event: Event) -> Result<(), WorkerError> {
         match event {
-            Event::Records(batch) => self.records(&batch),
+            Event::Records(batch) => match self.up_to_predecessor(batch)? {
+                Some(batch) => self.records(&batch),
+                None => Ok(()),
+            },
             Event::End {
                 partition,
                 position,
@@ -311,6 +323,7 @@ impl<'a> Session<'a> {
                     .doing("a partition can't be read again")?;
                 self.hold_closing()?;
             }
+            self.hold_waiting(partition)?;
             self.show(partition);
         }
         // Records of a partition that was let go in the meantime are another's to read.
@@ -328,6 +341,7 @@ impl<'a> Session<'a> {
         self.go_on()?;
         self.align(now_ms)?;
         self.listen_upstream(now_ms)?;
+        self.follow(now_ms)?;
         if self.worker.options.idle_marks {
             self.scans.values_mut().for_each(|scan| scan.tick(now_ms));
         }

@@ -179,6 +179,11 @@ impl Session<'_> {
             state,
         )
         .with_room(self.worker.options.max_close_rows);
+        let predecessor = self.worker.job.predecessor.as_ref();
+        let task = match predecessor.is_some_and(|of| of.queries.contains_key(&query_index)) {
+            true => task.taking_over(),
+            false => task,
+        };
         self.consumer
             .seek(partition, task.position())
             .doing("a partition can't be read from its snapshot")?;

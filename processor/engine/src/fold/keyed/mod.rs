@@ -315,13 +315,24 @@ impl Keyed {
         self.held_rows
     }
 
+    /// Takes all that is there for changed.
+    pub(super) fn all_changed(&mut self) {
+        let panes = self.window.size_ms().is_some();
+        for (key, intervals) in self.groups.iter() {
+            for interval in intervals.iter() {
+                let at = if panes { interval.start } else { 0 };
+                self.dirty.insert((Arc::clone(key), at));
+            }
+        }
+    }
+
     pub(super) fn forget_changes(&mut self) {
         self.dirty.clear();
         self.dropped.clear();
     }
 
-    /// The rows of groups that have changed, in each open window that they are in.
-    pub(super) fn changes(&mut self) -> Result<Vec<RecordBatch>, FoldError> {
+    /// The rows of groups that have changed, in each open window that they are in and that ends behind `given_to`.
+    pub(super) fn changes(&mut self, given_to: i64) -> Result<Vec<RecordBatch>, FoldError> {
         let mut changes = std::mem::take(&mut self.dropped);
         let dirty = std::mem::take(&mut self.dirty);
         let intervals: Vec<Under<'_>> = match self.window.size_ms() {
@@ -331,7 +342,8 @@ impl Keyed {
                     .flat_map(|group| group.iter().map(Interval::own))
                     .collect()
             }
-            Some(_) => {
+            Some(size_ms) => {
+                let ends_behind = |start: i64| start.saturating_add(size_ms) > given_to;
                 let windows: BTreeSet<(&Key, i64)> = dirty
                     .iter()
                     .flat_map(|(key, pane)| {
@@ -339,7 +351,7 @@ impl Keyed {
                             .starts_over(*pane)
                             .map(move |start| (key, start))
                     })
-                    .filter(|(_, start)| self.is_open(*start))
+                    .filter(|(_, start)| self.is_open(*start) && ends_behind(*start))
                     .collect();
                 let of_window = |(key, start)| self.of_window(key, start);
                 windows.into_iter().flat_map(of_window).collect()

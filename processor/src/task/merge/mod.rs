@@ -1,14 +1,16 @@
 //! Folds one shard's partials, and says what they give: results of closed windows, and late rows.
 
+mod succession;
+
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use engine::fold::{ClosedPieces, ClosedWindow, Fold, FoldError, LateRows};
+use engine::fold::{ClosedPieces, ClosedWindow, Fold, FoldError, Handover, LateRows};
 use engine::window::Window;
 use runtime::log::{Batch, Offset, TopicPartition};
 
 use crate::job::JobQuery;
-use crate::offsets::{Cursor, RangeGap, ShardState};
+use crate::offsets::{Cursor, RangeGap, ShardState, Succession};
 use crate::partial::{self, PartialError};
 
 /// The fold of one shard.
@@ -31,6 +33,16 @@ pub struct MergeTask {
     /// How many more result rows fit into the open transaction.
     room: usize,
     max_close_rows: usize,
+    predecessor: Option<Ahead>,
+}
+
+/// How far the application is whose query is taken over.
+#[derive(Clone, Copy)]
+enum Ahead {
+    /// It has given what ends here or before, and may go on.
+    Running(i64),
+    /// It gives nothing more.
+    HandedOver(Handover),
 }
 
 #[derive(Clone)]
@@ -45,6 +57,10 @@ struct Progress {
     out: Option<Cursor>,
     /// Closed windows whose results are not all given.
     closing: Option<Closing>,
+    /// What was left to an earlier application, if its query is taken over.
+    succession: Option<Succession>,
+    /// Up to which end the next record would close windows that that one may still give.
+    waits_for: Option<i64>,
 }
 
 /// Windows that a record has closed, on their way out.
@@ -124,7 +140,7 @@ impl MergeTask {
         for gap in &state.gaps {
             fold.accept_gap(gap.partition, gap.from, gap.to);
         }
-        let live = Progress {
+        let mut live = Progress {
             fold,
             position,
             emitted: state.emitted,
@@ -132,7 +148,15 @@ impl MergeTask {
             cost: 0,
             out: state.given,
             closing: None,
+            succession: state.succession.map(|succession| Succession {
+                waits: false,
+                ..succession
+            }),
+            waits_for: None,
         };
+        if let Some(from) = live.succession.and_then(|succession| succession.from) {
+            live.fold.go_on_from(from);
+        }
         Self {
             partition,
             query_index,
@@ -145,7 +169,17 @@ impl MergeTask {
             room: usize::MAX,
             max_close_rows: usize::MAX,
             gaps: state.gaps,
+            predecessor: None,
         }
+    }
+
+    /// The same, of a query that takes over one of an earlier application: it gives nothing before that one is handed over.
+    #[must_use]
+    pub fn taking_over(mut self) -> Self {
+        for progress in [&mut self.live, &mut self.committed] {
+            progress.succession.get_or_insert_default();
+        }
+        self
     }
 
     /// The same, which gives at most about this many rows of closed windows between two commits.
@@ -169,6 +203,9 @@ impl MergeTask {
             };
             let (header, rows) =
                 partial::decode(batch, index, self.query.newest_format).map_err(unreadable)?;
+            if record.offset >= self.restore_to && self.must_wait(&header) {
+                break;
+            }
             let before = self.live.fold.watermark().now();
             let applied = self
                 .live
@@ -183,13 +220,14 @@ impl MergeTask {
             self.live.cost += RECORD_COST + rows.as_ref().map_or(0, RecordBatch::num_rows) as u64;
             if record.offset < self.restore_to {
                 if self.query.plan.has_history() {
-                    for window in &applied.closed {
+                    for window in applied.given_before.iter().chain(&applied.closed) {
                         self.results_of(window, record.offset)?;
                     }
                 }
                 self.live.fold.forget_changes();
                 continue;
             }
+            self.leave_out(&applied, record.offset)?;
             let out = self.live.out.take();
             if !applied.closed.is_empty() {
                 self.live.closing = Some(Closing {
@@ -307,7 +345,7 @@ impl MergeTask {
 
     /// What has changed since the last commit, if the sink asks for that: to be sent before the next one.
     pub fn changes(&mut self) -> Result<Option<Given>, MergeError> {
-        if self.to_commit().is_none() {
+        if !self.tells() || self.to_commit().is_none() {
             return Ok(None);
         }
         let changes = self
@@ -374,7 +412,8 @@ impl MergeTask {
     /// The offset to be committed, if it or what stands beside it has changed since the last commit.
     pub fn to_commit(&self) -> Option<Offset> {
         let at = self.live.at();
-        (!self.restoring() && at != self.committed.at() && at.0 >= self.restore_to).then_some(at.0)
+        let news = at != self.committed.at() || self.live.known() != self.committed.known();
+        (!self.restoring() && news && at.0 >= self.restore_to).then_some(at.0)
     }
 
     /// What the shard has taken and given.
@@ -431,6 +470,7 @@ impl MergeTask {
         self.room = self.max_close_rows;
         self.pieces = None;
         self.live = self.committed.clone();
+        self.settle();
         self.live.position
     }
 }
@@ -442,6 +482,12 @@ impl Progress {
             Some(closing) => (closing.offset, Some(closing.given)),
             None => (self.position, None),
         }
+    }
+
+    /// What stands committed of what is taken over, beside counts.
+    fn known(&self) -> Option<(bool, bool, bool)> {
+        self.succession
+            .map(|known| (known.waits, known.from.is_some(), known.told))
     }
 
     fn state(&self, bounded: bool) -> ShardState {
@@ -462,6 +508,8 @@ impl Progress {
             ended: self.fold.watermark().ended() && self.closing.is_none(),
             given: self.closing.as_ref().map(|closing| closing.given),
             gaps: Vec::new(),
+            succession: self.succession,
+            handed_over: false,
         }
     }
 }
