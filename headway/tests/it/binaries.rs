@@ -8,13 +8,14 @@ use crate::oracle;
 use crate::run::{assert_complete, generate, headway, ledger, text};
 
 /// A binary with all its settings in the environment; everything that it leaves is under `dir`.
-fn binary(name: &str, dir: &Path) -> Command {
+pub fn binary(name: &str, dir: &Path) -> Command {
     let mut command = crate::run::binary(name);
     configure(&mut command, dir);
     command
 }
 
-fn configure(command: &mut Command, dir: &Path) {
+/// Puts a binary's settings into its environment.
+pub fn configure(command: &mut Command, dir: &Path) {
     let documents = format!("sqlite:{}", dir.join("documents.sqlite").display());
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     command

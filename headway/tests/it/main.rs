@@ -4,6 +4,7 @@
 mod accounting;
 mod analytics;
 mod binaries;
+mod cutover;
 mod gaps;
 mod kill;
 mod oracle;
