@@ -43,7 +43,7 @@ impl KafkaOptions {
             request_timeout: Duration::from_secs(30),
             hang_timeout: Duration::from_secs(5),
             producer_queue_bytes: 256 * 1024 * 1024,
-            consumer_queue_bytes: 1024 * 1024,
+            consumer_queue_bytes: 512 * 1024,
         }
     }
 
