@@ -14,36 +14,30 @@
 //! fenced, and reads again.
 
 mod differences;
+mod error;
 mod format;
 mod handover;
+mod topic;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use engine::plan::Query;
-use runtime::log::{
-    Class, ConsumerOptions, Event, GroupMetadata, Log, LogError, NewRecord, OffsetCommit, Producer,
-    ProducerOptions, TopicPartition, abort_leftovers,
-};
+use runtime::log::Log;
 use serde::{Deserialize, Serialize};
 
 pub use differences::differences;
 pub(crate) use differences::{same_groups, value};
+pub use error::RecordError;
 pub(crate) use format::written;
 pub use format::{Reading, Upgrade};
 pub use handover::{HandedOver, HandedQuery, HandedSource, Kind, TakenQuery, TakesOver};
 pub(crate) use handover::{hand_over, keep_handed_over};
+pub use topic::read;
+use topic::{begun_with, patiently, write};
+pub(crate) use topic::{read_to, settle};
 
-use crate::format::{FormatError, NEWEST, OLDEST, check as check_format};
-use crate::partial::{self, PartialError};
+use crate::format::{NEWEST, OLDEST, check as check_format};
 use crate::topics;
-
-/// The key of the record.
-const KEY: &[u8] = b"job";
-/// For how long it is tried to write it, while others start or the brokers are away.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it is waited until it is tried again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a job's state depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,144 +73,6 @@ pub struct QueryRecord {
     pub text: String,
 }
 
-/// Why a job can't go on under its application id, or the record can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It is not the job that the state is of.
-    #[error(
-        "application {application_id} can't go on with this job, which is not the one that its state is of:\n{}\nPut back what was changed; or run the changed job under a new application id; or begin anew, without what there is (`processor reset`)",
-        listed(.differences)
-    )]
-    Changed {
-        /// The application.
-        application_id: String,
-        /// What differs, a sentence for each.
-        differences: Vec<String>,
-    },
-    /// A reset has begun.
-    #[error(
-        "application {application_id} is being reset, and has only a part of its topics: run `processor reset` to its end"
-    )]
-    Resetting {
-        /// The application.
-        application_id: String,
-    },
-    /// It was handed over.
-    #[error(
-        "application {application_id} was handed over to {to}, which goes on with its queries: start that one; or begin this one anew (`processor reset`)"
-    )]
-    HandedOver {
-        /// The application.
-        application_id: String,
-        /// Its successor.
-        to: String,
-    },
-    /// It takes over another application than it began with, or began without one.
-    #[error(
-        "application {application_id} can't take over {wanted}: {}. Put processor.takes_over back, or run this job under a new application id",
-        match .known {
-            Some(known) => format!("it began with {known}"),
-            None => "it began without anything to take over".to_owned(),
-        }
-    )]
-    TakesOver {
-        /// The application.
-        application_id: String,
-        /// What it is to take over.
-        wanted: String,
-        /// What it began with.
-        known: Option<String>,
-    },
-    /// There is state of another job, and nothing says which.
-    #[error(
-        "application {application_id} can't go on: the partials of query {query} were written by a job with another fingerprint, and {topic} does not say which; run this job under a new application id, or begin anew (`processor reset`)"
-    )]
-    Unknown {
-        /// The application.
-        application_id: String,
-        /// The query.
-        query: String,
-        /// The topic of the record.
-        topic: String,
-    },
-    /// The record can't be read.
-    #[error("the record in {topic} can't be read: {detail}")]
-    Unreadable {
-        /// The topic.
-        topic: String,
-        /// Why.
-        detail: String,
-    },
-    /// It is in a version that is not read.
-    #[error("application {application_id} can't be run or looked at by this release")]
-    Format {
-        /// The application.
-        application_id: String,
-        /// Why.
-        #[source]
-        source: FormatError,
-    },
-    /// There is no record.
-    #[error("no job has run under the application id {application_id}")]
-    None {
-        /// The application.
-        application_id: String,
-    },
-    /// The members of its group can't be had.
-    #[error("the members of group {application_id} can't be looked at")]
-    Members {
-        /// The application.
-        application_id: String,
-        /// Why.
-        #[source]
-        source: LogError,
-    },
-    /// A partials record can't be read.
-    #[error("the first record of {topic} can't be read")]
-    Partials {
-        /// The topic.
-        topic: String,
-        /// Why.
-        #[source]
-        source: PartialError,
-    },
-    /// The log failed.
-    #[error("the record of the job in {topic} can't be read or written")]
-    Log {
-        /// The topic.
-        topic: String,
-        /// Why.
-        #[source]
-        source: LogError,
-    },
-}
-
-impl RecordError {
-    /// What this failure asks for.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Log { source, .. } | Self::Members { source, .. } => source.class(),
-            Self::Changed { .. }
-            | Self::HandedOver { .. }
-            | Self::TakesOver { .. }
-            | Self::Resetting { .. }
-            | Self::Unknown { .. }
-            | Self::Unreadable { .. }
-            | Self::Format { .. }
-            | Self::None { .. }
-            | Self::Partials { .. } => Class::Fatal,
-        }
-    }
-}
-
-fn listed(differences: &[String]) -> String {
-    let lines: Vec<_> = differences
-        .iter()
-        .map(|difference| format!("  - {difference}"))
-        .collect();
-    lines.join("\n")
-}
-
 impl JobRecord {
     /// What the state of these queries depends on.
     pub fn new<'a>(shards: u32, queries: impl IntoIterator<Item = &'a Query>) -> Self {
@@ -247,64 +103,13 @@ impl JobRecord {
     pub fn version(&self) -> u32 {
         self.v
     }
+
     /// The same, of an application that takes over another one.
     #[must_use]
     pub fn taking_over(mut self, takes_over: Option<TakesOver>) -> Self {
         self.takes_over = takes_over;
         self
     }
-}
-
-/// What stands on the log; `None` if no job has run under this application id.
-///
-/// # Errors
-/// The log failed, or what stands there can't be read.
-pub fn read(log: &dyn Log, application_id: &str) -> Result<Option<JobRecord>, RecordError> {
-    read_to(log, application_id, NEWEST)
-}
-
-/// The same, where versions beyond `newest` are not read.
-pub(crate) fn read_to(
-    log: &dyn Log,
-    application_id: &str,
-    newest: u32,
-) -> Result<Option<JobRecord>, RecordError> {
-    let topic = topics::job(application_id);
-    let failed = |source| RecordError::Log {
-        topic: topic.clone(),
-        source,
-    };
-    if log.topic(&topic).map_err(failed)?.is_none() {
-        return Ok(None);
-    }
-    let mut found = None;
-    let partition = TopicPartition::new(topic.as_str(), 0);
-    let group = format!("{application_id}-job");
-    each(log, &group, &partition, &mut |key, value, _| {
-        if key == Some(KEY) {
-            found = value.map(<[u8]>::to_vec);
-        }
-        true
-    })
-    .map_err(failed)?;
-    let Some(found) = found else { return Ok(None) };
-    let unreadable = |detail: String| RecordError::Unreadable {
-        topic: topic.clone(),
-        detail,
-    };
-    #[derive(Deserialize)]
-    struct Version {
-        v: u32,
-    }
-    let Version { v } =
-        serde_json::from_slice(&found).map_err(|error| unreadable(error.to_string()))?;
-    check_format(v, newest).map_err(|source| RecordError::Format {
-        application_id: application_id.into(),
-        source,
-    })?;
-    serde_json::from_slice(&found)
-        .map(Some)
-        .map_err(|error| unreadable(error.to_string()))
 }
 
 /// Fails if what is `known` on the log is of another job.
@@ -403,190 +208,5 @@ pub fn begin_reset(log: &dyn Log, application_id: &str) -> Result<(), RecordErro
                 ..known
             }))
         })
-    })
-}
-
-/// Does something at the log again as long as that may help.
-fn patiently(attempt: &mut dyn FnMut() -> Result<(), RecordError>) -> Result<(), RecordError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let error = match attempt() {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let class = match &error {
-            RecordError::Log { source, .. } => source.class(),
-            _ => Class::Fatal,
-        };
-        match class {
-            // Another one that starts has overtaken this one, or nobody knows what was written: it is read again.
-            Class::Retry | Class::Abort | Class::Restart | Class::Fenced
-                if Instant::now() < deadline =>
-            {
-                tracing::info!(error = %crate::worker::chain(&error), "trying again");
-                std::thread::sleep(PAUSE);
-            }
-            _ => return Err(error),
-        }
-    }
-}
-
-/// Settles what whoever wrote to the record last has left open.
-///
-/// # Errors
-/// The log failed.
-pub(crate) fn settle(log: &dyn Log, application_id: &str) -> Result<(), RecordError> {
-    writer(log, application_id).map(|_| ())
-}
-
-/// Takes the right to write: whoever had it is fenced.
-fn writer(log: &dyn Log, application_id: &str) -> Result<Box<dyn Producer>, RecordError> {
-    let topic = topics::job(application_id);
-    let failed = |source| RecordError::Log {
-        topic: topic.clone(),
-        source,
-    };
-    let mut producer = log
-        .producer(&ProducerOptions {
-            linger: Duration::ZERO,
-            ..ProducerOptions::transactional(format!("{application_id}-job"))
-        })
-        .map_err(failed)?;
-    producer.init_transactions().map_err(failed)?;
-    abort_leftovers(log, producer.as_mut(), [topic.as_str()]).map_err(failed)?;
-    Ok(producer)
-}
-
-/// Takes the right to write, reads what stands there, and writes what `next` makes of it, if anything, together with
-/// offsets.
-fn write(
-    log: &dyn Log,
-    application_id: &str,
-    offsets: Option<(&[OffsetCommit], &GroupMetadata)>,
-    next: &mut dyn FnMut(Option<JobRecord>) -> Result<Option<JobRecord>, RecordError>,
-) -> Result<(), RecordError> {
-    let topic = topics::job(application_id);
-    let failed = |source| RecordError::Log {
-        topic: topic.clone(),
-        source,
-    };
-    let mut producer = writer(log, application_id)?;
-    // Whatever others have written is to be seen now, and nobody can write without fencing this producer.
-    let Some(record) = next(read(log, application_id)?)? else {
-        return Ok(());
-    };
-    let value = serde_json::to_vec(&record).map_err(|error| RecordError::Unreadable {
-        topic: topic.clone(),
-        detail: error.to_string(),
-    })?;
-    let mut send = || {
-        producer.begin()?;
-        producer.send(NewRecord {
-            topic: &topic,
-            partition: Some(0),
-            key: Some(KEY),
-            value: Some(&value),
-            headers: &[],
-            timestamp_ms: None,
-        })?;
-        producer.flush()?;
-        if let Some((offsets, group)) = offsets {
-            producer.send_offsets(offsets, group)?;
-        }
-        producer.commit()
-    };
-    send().map_err(failed)
-}
-
-/// Whether there are partials; fails if they were written by another job than that of these fingerprints.
-fn begun_with(
-    log: &dyn Log,
-    application_id: &str,
-    fingerprints: &BTreeMap<&str, u64>,
-) -> Result<bool, RecordError> {
-    let mut begun = false;
-    for (query, fingerprint) in fingerprints {
-        let found = first_fingerprint(log, application_id, query)?;
-        begun |= found.is_some();
-        if found.is_some_and(|found| found != *fingerprint) {
-            return Err(RecordError::Unknown {
-                application_id: application_id.into(),
-                query: (*query).into(),
-                topic: topics::job(application_id),
-            });
-        }
-    }
-    Ok(begun)
-}
-
-/// The fingerprint in the first partials record that is still there.
-fn first_fingerprint(
-    log: &dyn Log,
-    application_id: &str,
-    query: &str,
-) -> Result<Option<u64>, RecordError> {
-    let topic = topics::partials(application_id, query);
-    let failed = |source| RecordError::Log {
-        topic: topic.clone(),
-        source,
-    };
-    let partitions = log
-        .topic(&topic)
-        .map_err(failed)?
-        .map_or(0, |found| found.partitions);
-    let group = format!("{application_id}-job");
-    for partition in 0..partitions {
-        let partition = TopicPartition::new(topic.as_str(), partition);
-        let mut first = None;
-        each(log, &group, &partition, &mut |_, _, header| {
-            first = Some(partial::decode_header(header));
-            false
-        })
-        .map_err(failed)?;
-        if let Some(header) = first {
-            let header = header.map_err(|source| RecordError::Partials {
-                topic: topic.clone(),
-                source,
-            })?;
-            return Ok(Some(header.fingerprint));
-        }
-    }
-    Ok(None)
-}
-
-/// Takes a record's key, value and header of partials, and says whether it wants more.
-type Take<'a> = dyn FnMut(Option<&[u8]>, Option<&[u8]>, Option<&[u8]>) -> bool + 'a;
-
-/// Reads a partition from its start to where it ends now, as long as `take` wants more: key, value and the header of
-/// partials.
-fn each(
-    log: &dyn Log,
-    group: &str,
-    partition: &TopicPartition,
-    take: &mut Take<'_>,
-) -> Result<(), LogError> {
-    let bounds = log.bounds(partition)?;
-    if bounds.start >= bounds.stable {
-        return Ok(());
-    }
-    let mut reader = log.consumer(&ConsumerOptions::new(group))?;
-    reader.assign(&[(partition.clone(), bounds.start)])?;
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        match reader.poll(Duration::from_millis(500), 100)? {
-            Some(Event::Records(batch)) => {
-                for (index, record) in batch.iter().enumerate() {
-                    let header = batch.header(index, partial::HEADER);
-                    if !take(record.key, record.value, header) {
-                        return Ok(());
-                    }
-                }
-            }
-            Some(Event::End { position, .. }) if position >= bounds.stable => return Ok(()),
-            _ => {}
-        }
-    }
-    Err(LogError::TimedOut {
-        action: "read a topic to its end",
     })
 }

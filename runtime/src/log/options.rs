@@ -45,7 +45,7 @@ pub struct ProducerOptions {
     pub delivery_timeout: Duration,
     /// How long a record waits for others to share its batch.
     pub linger: Duration,
-    /// Whether [`Producer::flush`] says how many records went where. Without that only failures are told, which costs less;
+    /// Whether [`Producer::flush`](super::Producer::flush) says how many records went where. Without that only failures are told, which costs less;
     /// a flush then lets no record wait for others.
     pub counts: bool,
 }

@@ -115,7 +115,7 @@ pub struct Record<'a> {
 pub struct NewRecord<'a> {
     /// To which topic.
     pub topic: &'a str,
-    /// To which partition; `None`: by the hash of the key, as [`partition_for_key`] says, or spread if there is no key.
+    /// To which partition; `None`: by the hash of the key, as [`partition_for_key`](super::partition_for_key) says, or spread if there is no key.
     pub partition: Option<i32>,
     /// Its key.
     pub key: Option<&'a [u8]>,
