@@ -29,7 +29,6 @@ impl Session<'_> {
         let Some(mut part) = self.parts.remove(&batch.partition) else {
             return Ok(());
         };
-        add(&self.options().progress.read, batch.len() as u64);
         // behind records that were not taken nothing is taken before a seek has brought them again
         let taken = if part.in_line() {
             self.take_all(&mut part, batch)
@@ -38,6 +37,7 @@ impl Session<'_> {
         };
         part.delivered = part.delivered.max(batch.next_position());
         self.parts.insert(part.partition.clone(), part);
+        add(&self.options().progress.read, batch.len() as u64);
         taken
     }
 
