@@ -1,7 +1,5 @@
-//! How long a processor that was killed takes to be back, with much state: from its start until `/ready` answers with 200.
-//!
-//! Its group still counts the dead one in. Under a static membership (`processor.static_membership`) the new one takes its
-//! place at once; without it the group first waits until the dead one has been silent for `log.session_timeout_ms`.
+//! How long a processor takes to be back, with much state, after it was killed or stopped: from its start until `/ready` answers
+//! with 200. Of one that was killed, the group still counts the dead one in, whose place the new one takes.
 
 use std::time::{Duration, Instant};
 
@@ -19,64 +17,59 @@ use crate::world::World;
 /// How long the rows may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A way to be a member of the group: the setting, and what is measured under it.
-struct Membership {
-    setting: &'static str,
+/// A way in which it ended before, and what is measured behind it.
+struct Before {
+    end: fn(Running) -> anyhow::Result<()>,
     ready: &'static str,
     joined: &'static str,
 }
 
-const MEMBERSHIPS: [Membership; 2] = [
-    Membership {
-        setting: "true",
-        ready: "static member: start to ready",
+const BEFORE: [Before; 2] = [
+    Before {
+        end: Running::kill,
+        ready: "killed: start to ready",
         joined: "  of it until its group answers",
     },
-    Membership {
-        setting: "false",
-        ready: "dynamic member: start to ready",
+    Before {
+        end: Running::stop,
+        ready: "stopped in order: start to ready",
         joined: "  of it until the group answers",
     },
 ];
 
-/// Kills and starts it, as often as there are runs, once as a static member and once as a dynamic one.
+/// Ends and starts it, as often as there are runs, each way.
 pub fn run(world: &World, args: &Common) -> anyhow::Result<Delays> {
     let (topic, _) = world.trips_topic(args)?;
     let mut delays = Delays::new("restart", args);
-    for membership in &MEMBERSHIPS {
-        let name = format!("{}-static-{}", world.name, membership.setting);
-        let output = format!("{name}-results");
-        let job = Groups::Many.job(&topic, &output);
-        let application = Application::new(world, &job, &name, &topic, &output)?;
-        let start = || {
-            let mut settings = application.settings().to_vec();
-            settings.push(("PROCESSOR_STATIC_MEMBERSHIP", membership.setting));
-            Running::start(world.binary("processor", &[], &settings))
-        };
-        let mut running = start()?;
-        running.until_ready()?;
-        until_taken(world, &application, args.rows)?;
+    let output = format!("{}-results", world.name);
+    let job = Groups::Many.job(&topic, &output);
+    let application = Application::new(world, &job, &world.name, &topic, &output)?;
+    let start = || Running::start(world.binary("processor", &[], &application.settings()));
+    let mut running = start()?;
+    running.until_ready()?;
+    until_taken(world, &application, args.rows)?;
+    for before in &BEFORE {
         for run in 1..=args.runs {
-            running.kill()?;
+            (before.end)(running)?;
             running = start()?;
             let start = running.until_ready()?;
-            eprintln!("{} {run}: {:.3} s", membership.ready, start.ready_s);
-            delays.add(membership.ready, [start.ready_s]);
-            delays.add(membership.joined, [start.joined_s]);
+            eprintln!("{} {run}: {:.3} s", before.ready, start.ready_s);
+            delays.add(before.ready, [start.ready_s]);
+            delays.add(before.joined, [start.joined_s]);
         }
-        running.kill()?;
-        // Whether what was restored is what was there shows when the window is closed: each row is a group of its own.
-        let (_, found) = application.once(args.rows)?;
-        let results = crate::bare::count(world.log.as_ref(), &output)?;
-        ensure!(
-            results.records == args.rows,
-            "there are {} results of {} groups",
-            results.records,
-            args.rows
-        );
-        delays.check(format!("{} groups; {found}", results.records));
-        world.forget(&[&output]);
     }
+    running.stop()?;
+    // Whether what was restored is what was there shows when the window is closed: each row is a group of its own.
+    let (_, found) = application.once(args.rows)?;
+    let results = crate::bare::count(world.log.as_ref(), &output)?;
+    ensure!(
+        results.records == args.rows,
+        "there are {} results of {} groups",
+        results.records,
+        args.rows
+    );
+    delays.check(format!("{} groups; {found}", results.records));
+    world.forget(&[&output]);
     Ok(delays)
 }
 

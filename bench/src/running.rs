@@ -1,4 +1,4 @@
-//! A processor that runs until it is killed, asked over HTTP how it is.
+//! A processor that runs until it is killed or stopped, asked over HTTP how it is.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::cost;
 
@@ -100,6 +100,36 @@ impl Running {
         }
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it in order (SIGTERM).
+    ///
+    /// # Errors
+    /// It had ended before, does not end in two minutes, or fails: with the end of what it said.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the processor had ended: {status}\n{}", self.last_lines()?);
+        }
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        ensure!(
+            sent.context("the command kill can't be run")?.success(),
+            "the processor can't be stopped"
+        );
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if asked.elapsed() > PATIENCE {
+                bail!("it does not stop\n{}", self.last_lines()?);
+            }
+            std::thread::sleep(ASK_EVERY);
+        };
+        if !status.success() {
+            bail!("the processor failed: {status}\n{}", self.last_lines()?);
+        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn of_workers(config: &Config, once: bool) -> WorkerOptions {
         commit_interval: settings.commit_interval_ms.duration(),
         session_timeout: config.log.session_timeout_ms.duration(),
         transaction_timeout: config.log.transaction_timeout_ms.duration(),
-        static_membership: settings.static_membership,
+        keep_partitions_on_stop: settings.keep_partitions_on_stop,
         idle_marks: !once,
         snapshot_cost: settings.snapshot_after_rows,
         recent: RecentBounds {
@@ -87,7 +87,7 @@ pub(crate) fn of_predecessor(
         instance: "cutover".into(),
         worker: WorkerOptions {
             // It is gone when the command ends, and its members have names of their own.
-            static_membership: false,
+            keep_partitions_on_stop: false,
             ..of_workers(config, true)
         },
         log,

@@ -41,7 +41,7 @@ pub struct WorkerOptions {
     /// How long the group waits for a silent worker.
     pub session_timeout: Duration,
     /// Whether a worker that leaves keeps its partitions for that long (KIP-345), and has them again if it is back by then.
-    pub static_membership: bool,
+    pub keep_partitions_on_stop: bool,
     /// How long the broker lets a transaction stand open. Between the commit interval and the session timeout.
     pub transaction_timeout: Duration,
     /// Whether idle partitions stop holding the watermark back. Off where input is read to its end and then closed.
@@ -66,7 +66,7 @@ impl Default for WorkerOptions {
             max_range_rows: 262_144,
             max_poll_records: 16_384,
             session_timeout: Duration::from_secs(10),
-            static_membership: false,
+            keep_partitions_on_stop: false,
             transaction_timeout: Duration::from_secs(8),
             idle_marks: true,
             snapshot_cost: 1_000_000,

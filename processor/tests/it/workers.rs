@@ -113,7 +113,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_static_member_that_is_away_for_a_moment_keeps_its_partitions() {
+fn a_worker_that_is_stopped_for_a_moment_keeps_its_partitions_if_told_to() {
     let rows = trips(9, 800, 30_000);
     let fixture = Fixture::new(4);
     fixture.write(&rows);
@@ -121,7 +121,7 @@ fn a_static_member_that_is_away_for_a_moment_keeps_its_partitions() {
     let member = |instance: &str| {
         let mut options = fixture.options(sql.clone());
         options.instance = instance.into();
-        options.worker.static_membership = true;
+        options.worker.keep_partitions_on_stop = true;
         options
     };
     let start = |options: &processor::Options| {
@@ -155,6 +155,39 @@ fn a_static_member_that_is_away_for_a_moment_keeps_its_partitions() {
     running_a.join().unwrap().unwrap();
     running_b.join().unwrap().unwrap();
     assert_same(&fixture.results(), &naive(&rows), "away for a moment");
+}
+
+#[test]
+fn a_worker_that_is_stopped_gives_its_partitions_to_others_at_once() {
+    let rows = trips(10, 800, 30_000);
+    let fixture = Fixture::new(4);
+    fixture.write(&rows);
+    let sql = job_sql("1 minute", "");
+    let member = |instance: &str| {
+        let mut options = fixture.options(sql.clone());
+        options.instance = instance.into();
+        options
+    };
+    let start = |options: &processor::Options| {
+        let options = options.clone();
+        std::thread::spawn(move || processor::run(&options))
+    };
+    let (a, b) = (member("a"), member("b"));
+    let (running_a, running_b) = (start(&a), start(&b));
+    until("both read two partitions", || {
+        reads(&a).len() == 2 && reads(&b).len() == 2
+    });
+    a.lifecycle.stop();
+    running_a.join().unwrap().unwrap();
+    // the clock stands still: nobody is missed
+    until("the other reads them all", || reads(&b).len() == 4);
+    b.lifecycle.drain();
+    while !running_b.is_finished() {
+        fixture.clock.advance(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running_b.join().unwrap().unwrap();
+    assert_same(&fixture.results(), &naive(&rows), "stopped for good");
 }
 
 #[test]

@@ -164,8 +164,8 @@ pub struct ProcessorConfig {
     pub takes_over: String,
     /// How many workers run in this process.
     pub workers: u16,
-    /// Whether a process that is away for a moment keeps its partitions.
-    pub static_membership: bool,
+    /// Whether a process that is stopped keeps its partitions for a moment.
+    pub keep_partitions_on_stop: bool,
     /// How many shards a new job gets.
     pub shards: u16,
     /// How often results are committed.

@@ -203,7 +203,7 @@ pub struct GroupMetadata(pub Box<dyn Any + Send>);
 /// A reader. Used by one thread.
 ///
 /// To drop one without [`Consumer::close`] is to crash: it does not leave its group, where the implementation can
-/// help it (`embedded`).
+/// help it (`embedded`, and static members everywhere).
 pub trait Consumer: Send {
     /// Joins the group for these topics. Assignments come as events of [`Consumer::poll`].
     fn subscribe(&mut self, topics: &[&str]) -> Result<(), LogError>;
@@ -254,8 +254,11 @@ pub trait Consumer: Send {
     /// Proof of the present membership.
     fn group_metadata(&self) -> Result<GroupMetadata, LogError>;
 
-    /// Leaves the group. What was not committed will be read again by others.
+    /// Leaves the group, static members too: others have its partitions at once, and read again what was not committed.
     fn close(self: Box<Self>, deadline: Duration) -> Result<(), LogError>;
+
+    /// Ends; a static member's place is kept for it until its session timeout (KIP-345), others leave the group.
+    fn close_for_a_moment(self: Box<Self>, deadline: Duration) -> Result<(), LogError>;
 }
 
 /// A writer. Used by one thread.

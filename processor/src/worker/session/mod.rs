@@ -108,18 +108,14 @@ impl<'a> Session<'a> {
             written.iter().map(String::as_str),
         )
         .doing("the worker's transactional id can't be taken")?;
+        let member = format::client_id(application_id, &worker.slot, worker.job.format.newest());
         let mut consumer = worker
             .log
             .consumer(&ConsumerOptions {
-                client_id: format::client_id(
-                    application_id,
-                    &worker.slot,
-                    worker.job.format.newest(),
-                ),
-                instance_id: worker
-                    .options
-                    .static_membership
-                    .then(|| format!("{application_id}-{}", worker.slot)),
+                client_id: member.clone(),
+                // Whoever comes back under it, even from a crash, has its place at once. Another release is another member:
+                // brokers go on showing the client id of the one whose place was taken.
+                instance_id: Some(member),
                 session_timeout: worker.options.session_timeout,
                 ..ConsumerOptions::new(application_id)
             })
@@ -181,6 +177,10 @@ impl<'a> Session<'a> {
             .collect();
         self.forget(&all);
         match worked {
+            Ok(()) if self.worker.options.keep_partitions_on_stop => self
+                .consumer
+                .close_for_a_moment(LEAVE_DEADLINE)
+                .doing("the log's client can't be closed"),
             Ok(()) => self
                 .consumer
                 .close(LEAVE_DEADLINE)

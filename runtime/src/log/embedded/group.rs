@@ -232,19 +232,16 @@ impl Group {
         given_back
     }
 
-    /// A member leaves. A static one keeps its place until its session timeout, as in Kafka.
+    /// A member leaves.
     pub fn leave(&mut self, id: u64, shared: &Shared) {
-        match self.members.get_mut(&id) {
-            Some(member) if member.instance.is_some() => member.alive = false,
-            Some(_) => {
-                self.remove(id);
-                self.rebalance(shared);
-            }
-            None => {}
+        if self.members.contains_key(&id) {
+            self.remove(id);
+            self.rebalance(shared);
         }
     }
 
-    /// A member's consumer was dropped: nobody will say any more that it is there.
+    /// A member's consumer was dropped: nobody will say any more that it is there. It keeps its place until its session
+    /// timeout.
     pub fn abandoned(&mut self, id: u64) {
         if let Some(member) = self.members.get_mut(&id) {
             member.alive = false;

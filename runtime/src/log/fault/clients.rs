@@ -61,6 +61,25 @@ impl FaultConsumer {
     }
 }
 
+impl FaultConsumer {
+    fn end(
+        mut self: Box<Self>,
+        close: impl FnOnce(Box<dyn Consumer>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let mut client = self.client.client.take();
+        let outcome = self
+            .client
+            .steps
+            .step("consumer.close", || match client.take() {
+                Some(client) => close(client),
+                None => Err(LogError::Closed),
+            });
+        // If a fault kept it from being closed, it is abandoned.
+        self.client.client = client;
+        outcome
+    }
+}
+
 impl Consumer for FaultConsumer {
     fn subscribe(&mut self, topics: &[&str]) -> Result<(), LogError> {
         self.client
@@ -147,18 +166,12 @@ impl Consumer for FaultConsumer {
             .group_metadata()
     }
 
-    fn close(mut self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
-        let mut client = self.client.client.take();
-        let outcome = self
-            .client
-            .steps
-            .step("consumer.close", || match client.take() {
-                Some(client) => client.close(deadline),
-                None => Err(LogError::Closed),
-            });
-        // If a fault kept it from being closed, it is abandoned.
-        self.client.client = client;
-        outcome
+    fn close(self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
+        self.end(|client| client.close(deadline))
+    }
+
+    fn close_for_a_moment(self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
+        self.end(|client| client.close_for_a_moment(deadline))
     }
 }
 

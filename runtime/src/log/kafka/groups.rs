@@ -75,7 +75,7 @@ impl Admin {
 
 /// The partitions in a member's assignment: Kafka's consumer protocol, ConsumerProtocolAssignment (KIP-38); what can't be
 /// read is left out.
-fn assigned(bytes: &[u8]) -> Vec<TopicPartition> {
+pub(super) fn assigned(bytes: &[u8]) -> Vec<TopicPartition> {
     let mut rest = bytes;
     let mut partitions = Vec::new();
     let mut read = || -> Option<()> {

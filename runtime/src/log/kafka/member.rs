@@ -24,7 +24,7 @@ pub(super) type Client = Ending<BaseConsumer<MemberContext>>;
 pub(super) fn end(client: BaseConsumer<MemberContext>) {
     native::on_thread(move || {
         if !client.closed() {
-            match leave(&client, Instant::now() + PATIENCE) {
+            match end_in_order(&client, Instant::now() + PATIENCE) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "a Kafka client that was dropped could not leave its group")
@@ -38,34 +38,65 @@ pub(super) fn end(client: BaseConsumer<MemberContext>) {
     });
 }
 
-/// Leaves the group and waits until that is done.
-pub(super) fn leave(
+/// Leaves the group, of which a static member keeps its place, and waits until that is done.
+pub(super) fn end_in_order(
     client: &BaseConsumer<MemberContext>,
     until: Instant,
 ) -> Result<Result<(), LogError>, KafkaError> {
+    if !answer_the_last(client) {
+        return Ok(Ok(()));
+    }
+    client.close_queue()?;
+    Ok(poll_until(client, until, || client.closed()))
+}
+
+/// Gives up a static member's place. librdkafka does that where the member unsubscribes, and not where it closes; the request is
+/// on its way once the member has no id any more, and closing waits for its answer.
+pub(super) fn give_up_place(
+    client: &BaseConsumer<MemberContext>,
+    until: Instant,
+) -> Result<Result<(), LogError>, KafkaError> {
+    if !answer_the_last(client) {
+        return Ok(Ok(()));
+    }
+    client.unsubscribe();
+    Ok(poll_until(client, until, || {
+        native::member_id(client).is_none() || client.client().fatal_error().is_some()
+    }))
+}
+
+/// From now on rebalances are answered at once, and one that the caller has not answered is answered now: leaving waits for
+/// it. False if this client has ended already.
+fn answer_the_last(client: &BaseConsumer<MemberContext>) -> bool {
     let context = client.client().context();
     context.leaving.store(true, Ordering::SeqCst);
     if client.client().fatal_error().is_some() || client.closed() {
-        return Ok(Ok(()));
+        return false;
     }
-    // A rebalance that the caller has not answered is answered now: leaving waits for it. An assignment is answered with
-    // nothing, since nothing will be read.
     let recorded = lock(&context.rebalances).pop_front();
     match recorded.or(lock(&context.unanswered).take()) {
         None => {}
+        // with nothing, since nothing will be read
         Some(Rebalance::Assigned(_)) => context::answer(client, true, &TopicPartitionList::new()),
         Some(Rebalance::Revoked(partitions) | Rebalance::Lost(partitions)) => {
             context::answer(client, false, &offsets::list_of(&partitions));
         }
     }
-    client.close_queue()?;
-    while !client.closed() {
+    true
+}
+
+fn poll_until(
+    client: &BaseConsumer<MemberContext>,
+    until: Instant,
+    done: impl Fn() -> bool,
+) -> Result<(), LogError> {
+    while !done() {
         if Instant::now() >= until {
-            return Ok(Err(LogError::TimedOut {
+            return Err(LogError::TimedOut {
                 action: "leave the group",
-            }));
+            });
         }
         client.poll(Duration::from_millis(10));
     }
-    Ok(Ok(()))
+    Ok(())
 }

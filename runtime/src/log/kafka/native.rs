@@ -97,6 +97,21 @@ pub(super) fn commit<C: ConsumerContext>(
     }
 }
 
+/// The id by which a group's broker knows this client; `None` outside the group.
+pub(super) fn member_id<C: ConsumerContext>(client: &BaseConsumer<C>) -> Option<String> {
+    let native = client.client().native_ptr();
+    // SAFETY: the client outlives the call; the text is this call's own, ends with a zero byte, and is given back once.
+    unsafe {
+        let text = sys::rd_kafka_memberid(native);
+        if text.is_null() {
+            return None;
+        }
+        let id = CStr::from_ptr(text).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(native, text.cast());
+        Some(id).filter(|id| !id.is_empty())
+    }
+}
+
 /// Stands for the partition that the partitioner finds (`RD_KAFKA_PARTITION_UA`).
 const BY_KEY: i32 = -1;
 

@@ -274,6 +274,104 @@ pub fn a_static_member_that_comes_back_in_time_keeps_its_partitions(target: &Tar
     close(second.consumer);
 }
 
+pub fn a_static_member_that_closes_for_a_moment_keeps_its_place(target: &Target) {
+    let partitions = target.topic(2);
+    let topic = partitions[0].topic.to_string();
+    let group = target.unique("group");
+    let named = |name: &str| ConsumerOptions {
+        instance_id: Some(name.into()),
+        ..ConsumerOptions::new(&group)
+    };
+    let mut first = Member::join(target, &named("one"), &topic);
+    let mut second = Member::join(target, &named("two"), &topic);
+    drive(
+        target,
+        "both have one",
+        &mut [&mut first, &mut second],
+        |m| m.iter().all(|member| member.owned.len() == 1),
+    );
+    let of_first: BTreeSet<_> = first.owned.keys().cloned().collect();
+    let rounds = second.assigned;
+    first
+        .consumer
+        .close_for_a_moment(Duration::from_secs(10))
+        .expect("it closes");
+    let mut again = Member::join(target, &named("one"), &topic);
+    drive(
+        target,
+        "it has its partition again",
+        &mut [&mut again, &mut second],
+        |m| !m[0].owned.is_empty(),
+    );
+    assert_eq!(
+        again.owned.keys().cloned().collect::<BTreeSet<_>>(),
+        of_first
+    );
+    assert_eq!(
+        (second.owned.len(), second.assigned, second.lost),
+        (1, rounds, 0),
+        "the other was disturbed"
+    );
+    close(again.consumer);
+    close(second.consumer);
+}
+
+pub fn a_static_member_that_leaves_gives_its_partitions_to_others_at_once(target: &Target) {
+    let partitions = target.topic(2);
+    let topic = partitions[0].topic.to_string();
+    let group = target.unique("group");
+    let named = |name: &str| ConsumerOptions {
+        instance_id: Some(name.into()),
+        // none of them is found silent while this runs
+        session_timeout: Duration::from_secs(300),
+        ..ConsumerOptions::new(&group)
+    };
+    let mut first = Member::join(target, &named("one"), &topic);
+    let mut second = Member::join(target, &named("two"), &topic);
+    drive(
+        target,
+        "both have one",
+        &mut [&mut first, &mut second],
+        |m| m.iter().all(|member| member.owned.len() == 1),
+    );
+    close(first.consumer);
+    drive(target, "the other has both", &mut [&mut second], |m| {
+        m[0].owned.len() == 2
+    });
+    // its name is free for it to come back
+    let mut again = Member::join(target, &named("one"), &topic);
+    drive(
+        target,
+        "both have one again",
+        &mut [&mut again, &mut second],
+        |m| m.iter().all(|member| member.owned.len() == 1),
+    );
+    close(again.consumer);
+    close(second.consumer);
+    // and a group without members is empty
+    assert!(target.log.members(&group).expect("an answer").is_empty());
+}
+
+pub fn partitions_that_came_while_a_static_member_was_away_are_given(target: &Target) {
+    let partitions = target.topic(1);
+    let topic = partitions[0].topic.to_string();
+    let options = ConsumerOptions {
+        instance_id: Some("one".into()),
+        ..ConsumerOptions::new(target.unique("group"))
+    };
+    let mut first = Member::join(target, &options, &topic);
+    drive(target, "it has the one", &mut [&mut first], |m| {
+        m[0].owned.len() == 1
+    });
+    drop(first);
+    target.log.add_partitions(&topic, 2).expect("added");
+    let mut again = Member::join(target, &options, &topic);
+    drive(target, "it has both", &mut [&mut again], |m| {
+        m[0].owned.len() == 2
+    });
+    close(again.consumer);
+}
+
 pub fn a_member_knows_when_its_group_has_answered(target: &Target) {
     let partitions = target.topic(1);
     let topic = partitions[0].topic.to_string();

@@ -317,7 +317,7 @@ fn a_static_member_that_comes_back_takes_its_place_at_once_and_fences_the_old_on
         "{refused:?}"
     );
     new.consumer.commit(&offsets).unwrap();
-    new.consumer.close(NOW).unwrap();
+    new.consumer.close_for_a_moment(NOW).unwrap();
     other.poll();
     assert_eq!(
         other.held, others,

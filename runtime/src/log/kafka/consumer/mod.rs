@@ -1,6 +1,7 @@
 //! A reader, and a member of a group.
 
 mod serve;
+mod unclaimed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::member::{self, Client};
 use super::native::Ending;
 use super::offsets::{self, Membership, Owned};
 use super::options::KafkaOptions;
+use unclaimed::Unclaimed;
 
 /// A partition being read.
 struct Reading {
@@ -50,6 +52,9 @@ pub(super) struct KafkaConsumer {
     unknown: bool,
     group: String,
     instance_id: String,
+    /// What was subscribed to.
+    topics: Vec<String>,
+    unclaimed: Unclaimed,
     timeout: Duration,
 }
 
@@ -76,6 +81,8 @@ impl KafkaConsumer {
             unknown: false,
             group: options.group.clone(),
             instance_id: options.instance_id.clone().unwrap_or_default(),
+            topics: Vec::new(),
+            unclaimed: Unclaimed::default(),
             timeout: kafka.request_timeout,
         })
     }
@@ -108,6 +115,10 @@ impl Consumer for KafkaConsumer {
                 detail: format!("to subscribe to {topics:?}: {error}"),
             })?;
         lock(&self.owned).get_or_insert_default();
+        self.topics = topics.iter().map(|&topic| topic.into()).collect();
+        if !self.instance_id.is_empty() {
+            self.unclaimed = Unclaimed::look();
+        }
         Ok(())
     }
 
@@ -226,6 +237,7 @@ impl Consumer for KafkaConsumer {
         loop {
             let seen = self.waker.arrivals();
             self.pump();
+            self.claim();
             if let Some(event) = self.rebalance() {
                 return Ok(Some(event));
             }
@@ -308,7 +320,19 @@ impl Consumer for KafkaConsumer {
     fn close(mut self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
         self.pending.clear();
         self.reading.clear();
-        member::leave(self.base(), Instant::now() + deadline)
+        let until = Instant::now() + deadline;
+        let left = match self.instance_id.is_empty() {
+            true => Ok(Ok(())),
+            false => member::give_up_place(self.base(), until),
+        };
+        left.and_then(|left| Ok(left.and(member::end_in_order(self.base(), until)?)))
+            .map_err(|error| self.doing("leave the group").of(&error))?
+    }
+
+    fn close_for_a_moment(mut self: Box<Self>, deadline: Duration) -> Result<(), LogError> {
+        self.pending.clear();
+        self.reading.clear();
+        member::end_in_order(self.base(), Instant::now() + deadline)
             .map_err(|error| self.doing("leave the group").of(&error))?
     }
 }
