@@ -63,7 +63,7 @@ impl FaultConsumer {
 
 impl FaultConsumer {
     fn end(
-        mut self: Box<Self>,
+        mut self,
         close: impl FnOnce(Box<dyn Consumer>) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         let mut client = self.client.client.take();
