@@ -43,6 +43,7 @@ pub(crate) fn of_workers(config: &Config, once: bool) -> WorkerOptions {
     WorkerOptions {
         commit_interval: settings.commit_interval_ms.duration(),
         session_timeout: config.log.session_timeout_ms.duration(),
+        successor_wait: config.log.session_timeout_ms.duration() / 4,
         transaction_timeout: config.log.transaction_timeout_ms.duration(),
         keep_partitions_on_stop: settings.keep_partitions_on_stop,
         idle_marks: !once,

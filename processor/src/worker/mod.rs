@@ -42,6 +42,9 @@ pub struct WorkerOptions {
     pub session_timeout: Duration,
     /// Whether a worker that leaves keeps its partitions for that long (KIP-345), and has them again if it is back by then.
     pub keep_partitions_on_stop: bool,
+    /// How long a worker that was fenced waits to see whether another instance takes its place in the group: some heartbeats
+    /// (a tenth of the session timeout).
+    pub successor_wait: Duration,
     /// How long the broker lets a transaction stand open. Between the commit interval and the session timeout.
     pub transaction_timeout: Duration,
     /// Whether idle partitions stop holding the watermark back. Off where input is read to its end and then closed.
@@ -67,6 +70,7 @@ impl Default for WorkerOptions {
             max_poll_records: 16_384,
             session_timeout: Duration::from_secs(10),
             keep_partitions_on_stop: false,
+            successor_wait: Duration::from_millis(2_500),
             transaction_timeout: Duration::from_secs(8),
             idle_marks: true,
             snapshot_cost: 1_000_000,
@@ -142,8 +146,9 @@ impl Worker {
                     self.metrics.sessions.inc();
                 }
                 // The client says this, too, where the coordinator has timed the transaction out, as after a moment in
-                // which this process or the broker stood still (KIP-588). Of two instances with one name each fences the
-                // other; the one that began first is the first to be fenced twice, and leaves.
+                // which this process or the broker stood still (KIP-588). Of two instances with one name the older one has
+                // lost its place in the group, which it has waited for; if it did not see that, each fences the other, and
+                // the one that began first is the first to be fenced twice, and leaves.
                 Class::Fenced if error.may_be_a_timeout() => {
                     let now = self.clock.now_ms();
                     let twice = fenced_at

@@ -293,6 +293,8 @@ impl Fixture {
                 max_poll_records: 25,
                 max_range_rows: 25,
                 session_timeout: SESSION_TIMEOUT,
+                // What comes in these tests comes at once.
+                successor_wait: Duration::from_millis(20),
                 idle_marks: false,
                 // Every few commits, so that whatever is tested is tested with them.
                 snapshot_cost: 700,

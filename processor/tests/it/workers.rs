@@ -191,6 +191,44 @@ fn a_worker_that_is_stopped_gives_its_partitions_to_others_at_once() {
 }
 
 #[test]
+fn the_older_of_two_instances_with_one_name_leaves_and_does_not_disturb_the_newer_one() {
+    let rows = trips(12, 800, 30_000);
+    let fixture = Fixture::new(4);
+    fixture.write(&rows[..400]);
+    let sql = job_sql("1 minute", "");
+    let member = || {
+        let mut options = fixture.options(sql.clone());
+        options.worker.successor_wait = Duration::from_secs(10);
+        options
+    };
+    let start = |options: &processor::Options| {
+        let options = options.clone();
+        std::thread::spawn(move || processor::run(&options))
+    };
+    let (older, newer) = (member(), member());
+    let running_older = start(&older);
+    until("it reads", || older.progress.totals().rows_in == 400);
+    let running_newer = start(&newer);
+    until("the other one has its place", || reads(&newer).len() == 4);
+    // the older one has something to commit, if it did not hear of it yet
+    fixture.write(&rows[400..]);
+    let left = running_older.join().unwrap().unwrap_err();
+    assert!(
+        format!("{:#}", anyhow::Error::from(left)).contains("another instance has taken over"),
+        "it says why it leaves"
+    );
+    assert_eq!(older.metrics.sessions.get(), 0, "it did not come back");
+    newer.lifecycle.drain();
+    while !running_newer.is_finished() {
+        fixture.clock.advance(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running_newer.join().unwrap().unwrap();
+    assert_eq!(newer.metrics.sessions.get(), 0, "it was not disturbed");
+    assert_same(&fixture.results(), &naive(&rows), "one name, two instances");
+}
+
+#[test]
 fn partitions_that_a_source_gets_while_the_job_runs_are_read_and_nothing_is_late() {
     let rows = trips(31, 1_200, 30_000);
     let fixture = Fixture::new(1);

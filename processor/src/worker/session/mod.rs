@@ -25,7 +25,7 @@ mod snapshots;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime::lifecycle::Phase;
 use runtime::log::{
@@ -186,12 +186,40 @@ impl<'a> Session<'a> {
                 .close(LEAVE_DEADLINE)
                 .doing("the group can't be left"),
             Err(error) => {
+                let taken = match error.may_be_a_timeout() {
+                    true => self.place_taken(),
+                    false => None,
+                };
+                let error = taken.unwrap_or(error);
                 // Others may go on at once with what this session had; the new producer settles its last transaction.
                 // Where that fails too, the group's session timeout does it.
                 let _ = self.consumer.close(LEAVE_DEADLINE);
                 Err(error)
             }
         }
+    }
+
+    /// That another instance has this worker's place in the group, if one takes it within the next heartbeats: whoever takes
+    /// over its transactional id then joins under its name. So a fenced producer is told from one whose transaction was timed
+    /// out, and the older of two instances leaves without having disturbed the newer one.
+    fn place_taken(&mut self) -> Option<WorkerError> {
+        let until = Instant::now() + self.worker.options.successor_wait;
+        while Instant::now() < until {
+            match self.consumer.poll(Duration::from_millis(50), 1) {
+                Err(error) if error.class() == Class::Fenced => {
+                    return Some(WorkerError::Log {
+                        action: "the worker has lost its place",
+                        source: error,
+                    });
+                }
+                Ok(Some(Event::Lost(partitions) | Event::Revoked(partitions))) => {
+                    // leaving gives back what can't be given back here
+                    let _ = self.consumer.unassign(&partitions);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        None
     }
 
     fn work(&mut self) -> Result<(), WorkerError> {
