@@ -16,13 +16,13 @@ use std::sync::atomic::AtomicBool;
 
 use engine::spill::Spill;
 use engine::sql::Script;
-use runtime::log::{Log, LogError};
+use runtime::log::{Log, LogError, Offset, TopicPartition};
 use serde::Serialize;
 
 use crate::Options;
 use crate::job::{Job, JobLoadError};
 use crate::offsets::{ShardState, SourceState};
-use crate::record::{self, HandedOver, RecordError, TakesOver};
+use crate::record::{self, HandedOver, Kind, RecordError, TakesOver};
 use crate::reset::{ResetError, none_left};
 use crate::spill::DiskSpill;
 use crate::status::{self, StatusError};
@@ -88,6 +88,22 @@ pub enum CutoverError {
         to: String,
         /// Whom it takes over.
         of: String,
+    },
+    /// It has not come to where its own predecessor stopped.
+    #[error(
+        "application {from} has read {partition} to offset {at} only, and {of}, which it took over, has given the rows up to {given}: let {from} run until it has come to there, and hand it over then"
+    )]
+    Behind {
+        /// What is to be handed over.
+        from: String,
+        /// Whom it took over.
+        of: String,
+        /// The partition.
+        partition: TopicPartition,
+        /// Up to which offset it is read.
+        at: Offset,
+        /// Up to which offset that one has given results.
+        given: Offset,
     },
     /// Its input has ended.
     #[error(
@@ -185,20 +201,30 @@ impl Cutover {
             to: to.into(),
             takes_over: other,
         })?;
-        if let Some(of) = old.takes_over.filter(|of| of.handed_over.is_none()) {
+        if let Some(of) = old.takes_over.clone().filter(|of| of.handed_over.is_none()) {
             return Err(CutoverError::StillFollowing {
                 from: from.into(),
                 to: to.into(),
                 of: of.application_id,
             });
         }
-        takeover::unchained(from, script)?;
         if !done {
+            // What the job's text says of sinks counts: it may be another than at the last start.
+            let mut queries = old.queries.clone();
+            for query in &mut queries {
+                if let Some(sink) = script.sinks.get(&query.query) {
+                    query.sink = Some(sink.topic.clone());
+                }
+            }
+            takeover::fits(&takes_over, &queries, to, &new.queries)?;
             none_left(log, from)?;
             let sources = old.queries.iter().map(|query| &*query.topic);
             let queries = old.queries.iter().filter(|query| query.state);
             let queries = queries.map(|query| &*query.query);
             fit(log, from, to, sources, queries)?;
+            if let Some(before) = &old.takes_over {
+                come_to(log, from, before)?;
+            }
         }
         let is_taken = |name: &str| takes_over.queries.iter().any(|of| of.query == name);
         let ending = old.queries.iter().map(|query| query.query.clone());
@@ -266,6 +292,43 @@ impl Cutover {
                 source: Box::new(source),
             })
     }
+}
+
+/// Fails if an application has not read yet what the one before it gave results of, row by row: its offsets do not say yet
+/// what was given.
+fn come_to(log: &dyn Log, from: &str, before: &TakesOver) -> Result<(), CutoverError> {
+    let handed_over = before.handed_over.iter();
+    for source in handed_over.flat_map(|handed_over| &handed_over.sources) {
+        let mut queries = before.queries.iter();
+        if !queries.any(|of| of.kind == Kind::Rows && of.topic == source.topic) {
+            continue;
+        }
+        let partitions: Vec<_> = (0..)
+            .zip(&source.offsets)
+            .map(|(partition, _)| TopicPartition::new(source.topic.as_str(), partition))
+            .collect();
+        let committed = log
+            .committed(from, &partitions)
+            .map_err(|source| CutoverError::Log {
+                from: from.into(),
+                source,
+            })?;
+        for ((partition, given), committed) in
+            partitions.into_iter().zip(&source.offsets).zip(committed)
+        {
+            let at = committed.map_or(0, |committed| committed.offset);
+            if at < *given {
+                return Err(CutoverError::Behind {
+                    from: from.into(),
+                    of: before.application_id.clone(),
+                    partition,
+                    at,
+                    given: *given,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Fails if the application can't be handed over as it stands committed.

@@ -75,6 +75,8 @@ pub struct SourceTopic {
     /// Those queries, if all of them have windows: event time is then as far as their shards' watermarks. Empty otherwise,
     /// and where event time is when the record was written.
     pub fed_by: Vec<usize>,
+    /// Whether such a query takes one of an earlier application over, and so writes nothing before that is handed over.
+    pub is_taken_over: bool,
 }
 
 /// What a topic's values are read as.
@@ -233,7 +235,7 @@ impl Job {
         let plans =
             engine::plan::plan(&script, &arrow_schemas, &settings).map_err(JobLoadError::Sql)?;
 
-        let (record, predecessor) = record_of(log, &options, &script, &plans)?;
+        let (record, predecessor) = record_of(log, &options, &plans)?;
         let most = offsets::most_queries(predecessor.is_some());
         for plan in &plans {
             let topic = &plan.source.topic;
@@ -286,6 +288,10 @@ impl Job {
                             true => vec![],
                             false => fed_by(&script, &plan.source.name),
                         },
+                        is_taken_over: predecessor.as_ref().is_some_and(|of| {
+                            let mut feeding = script.feeding(&plan.source.name);
+                            feeding.any(|(place, _)| of.queries.contains_key(&place))
+                        }),
                     },
                 );
             }
@@ -459,7 +465,6 @@ fn ensure_fitting(
 fn record_of(
     log: &dyn Log,
     options: &JobOptions,
-    script: &Script,
     plans: &[Query],
 ) -> Result<(JobRecord, Option<Predecessor>), JobLoadError> {
     let id = options.application_id.as_str();
@@ -473,16 +478,16 @@ fn record_of(
         }
         // Who has begun to take over goes on with it, whether it is still asked to or not.
         (None, Some(begun)) => Some(Predecessor::on_record(begun, id, &queries)),
-        (Some(from), _) => {
-            takeover::unchained(id, script)?;
-            Some(Predecessor::open(log, from, id, &queries)?)
-        }
+        (Some(from), _) => Some(Predecessor::open(log, from, id, &queries)?),
         (None, None) => None,
     };
     let takes_over = predecessor.as_ref().map(|of| of.takes_over.clone());
     let record = record.taking_over(takes_over);
     if let Some(known) = &known {
         record::agree(id, known, &record)?;
+    }
+    if let Some(predecessor) = &predecessor {
+        takeover::fits_on_record(log, predecessor, &record)?;
     }
     Ok((record, predecessor))
 }

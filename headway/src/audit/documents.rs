@@ -98,7 +98,7 @@ pub(super) fn add(
 }
 
 /// Why records of a topic are not told from what its query counts: other applications write there.
-fn by_others(counts: &QueryLedger, topic: &str) -> Option<String> {
+pub(super) fn by_others(counts: &QueryLedger, topic: &str) -> Option<String> {
     if let Some(to) = &counts.handed_over_to {
         return Some(format!(
             "the application was handed over to {to}, which goes on: audit that one"
@@ -115,7 +115,7 @@ fn by_others(counts: &QueryLedger, topic: &str) -> Option<String> {
 }
 
 /// The application that wrote to the topic before.
-fn before<'a>(counts: &'a QueryLedger, topic: &str) -> Option<&'a LedgerPredecessor> {
+pub(super) fn before<'a>(counts: &'a QueryLedger, topic: &str) -> Option<&'a LedgerPredecessor> {
     let before = counts.predecessor.as_ref()?;
     (before.sink.as_deref() == Some(topic)).then_some(before)
 }

@@ -6,6 +6,7 @@ use engine::sql::{Emit, Script};
 use engine::window::Window;
 use processor::ledger::LedgerGap;
 
+use super::documents::{before, by_others};
 use super::ledger::{Ledger, QueryLedger, ResultsOf};
 use super::{AuditError, Subject, partitions, tail};
 
@@ -88,26 +89,22 @@ pub(super) fn add(ledger: &mut Ledger, subject: &Subject) -> Result<(), AuditErr
         let counts = &part.counts;
         match written_to(ledger, subject, &query.source_topic) {
             // What was given up are offsets: how many rows lay there, nobody knows, but no more than offsets.
-            Some((what, written)) if !counts.gaps.is_empty() => {
+            Ok((what, written)) if !counts.gaps.is_empty() => {
                 let found = counts.rows_in + part.waiting;
-                ledger.at_most(
-                    format!("{name}: taken + waiting <= {what}"),
-                    found,
-                    written,
-                );
+                ledger.at_most(format!("{name}: taken + waiting <= {what}"), found, written);
                 ledger.at_most(
                     format!("{name}: {what} <= taken + waiting + offsets given up"),
                     written,
                     found + given_up(counts.gaps.iter()),
                 );
             }
-            Some((what, written)) => ledger.equal(
+            Ok((what, written)) => ledger.equal(
                 format!("{name}: {what} = taken + waiting"),
                 written,
                 counts.rows_in + part.waiting,
             ),
-            None => ledger.unchecked.push(format!(
-                "{name}: whether it took all of {}: neither the producer nor a query of the job writes that topic",
+            Err(why) => ledger.unchecked.push(format!(
+                "{name}: whether it took all of {}: {why}",
                 query.source_topic
             )),
         }
@@ -231,8 +228,9 @@ fn part(subject: &Subject, query: &Query) -> Result<QueryLedger, AuditError> {
     })
 }
 
-/// How many records were written to a topic, as those say who write it, and what these are called in an equation.
-fn written_to(ledger: &Ledger, subject: &Subject, topic: &str) -> Option<(String, u64)> {
+/// How many records were written to a topic, as those say who write it, and what these are called in an equation; or why
+/// that is not known.
+fn written_to(ledger: &Ledger, subject: &Subject, topic: &str) -> Result<(String, u64), String> {
     let mut terms = Vec::new();
     let mut written = 0;
     if topic == subject.topic {
@@ -240,8 +238,19 @@ fn written_to(ledger: &Ledger, subject: &Subject, topic: &str) -> Option<(String
         written += ledger.producer.delivered;
     }
     for query in ledger.queries.iter().filter(|query| query.sink == topic) {
-        terms.push(format!("results of {}", query.counts.query));
-        written += query.counts.emitted + query.counts.changes;
+        let counts = &query.counts;
+        if let Some(why) = by_others(counts, topic) {
+            return Err(why);
+        }
+        terms.push(format!("results of {}", counts.query));
+        written += counts.emitted + counts.changes;
+        if let Some(before) = before(counts, topic) {
+            terms.push(format!("those of {}", before.application_id));
+            written += before.results.unwrap_or(0) + before.changes.unwrap_or(0);
+        }
     }
-    (!terms.is_empty()).then(|| (terms.join(" + "), written))
+    match terms.is_empty() {
+        false => Ok((terms.join(" + "), written)),
+        true => Err("neither the producer nor a query of the job writes that topic".into()),
+    }
 }

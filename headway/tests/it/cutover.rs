@@ -1,5 +1,6 @@
 //! From one application to the next, as a user does it: binaries, one after another, over one embedded log.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -207,4 +208,161 @@ fn a_changed_job_goes_on_where_the_old_one_stopped_and_the_audit_balances() {
     let old: Value = serde_json::from_slice(&old.stdout).unwrap();
     assert_eq!(old["balanced"], true, "{old:#}");
     assert_eq!(old["queries"][0]["handed_over_to"], "taxi-2");
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A job whose second query reads the results of its first, and how they become documents.
+const CHAINED: &str = "
+    CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at', out_of_orderness = INTERVAL '5 minutes');
+    CREATE SINK slots WITH (topic = 'slots', key = 'slot, vendor_id');
+    INSERT INTO slots SELECT window_start AS slot, vendor_id, count(*) AS trips
+    FROM TUMBLE(trips, pickup_at, INTERVAL '5 minutes') GROUP BY window_start, vendor_id;
+    CREATE SOURCE of_slots WITH (topic = 'slots', event_time = 'slot', out_of_orderness = INTERVAL '5 minutes');
+    CREATE SINK hours WITH (topic = 'hours', key = 'window_start, vendor_id');
+    INSERT INTO hours SELECT window_start, vendor_id, sum(trips) AS trips, count(*) AS slots
+    FROM TUMBLE(of_slots, slot, INTERVAL '1 hour') GROUP BY window_start, vendor_id;";
+const DOCUMENTS: &str = r#"
+    [[topic]]
+    topic = "slots"
+    keys = ["slot", "vendor_id"]
+    version = "version"
+    time = "slot"
+
+    [[topic]]
+    topic = "hours"
+    keys = ["window_start", "vendor_id"]
+    version = "version"
+    time = "window_start"
+"#;
+
+/// What the documents of a topic count, by the column of their time and vendor; panics if two have the same.
+fn counted(dir: &Path, topic: &str, time: &str) -> BTreeMap<(i64, i64), i64> {
+    let connection = rusqlite::Connection::open(dir.join("documents.sqlite")).unwrap();
+    let mut statement = connection
+        .prepare("SELECT body FROM documents WHERE index_name = ?1 OR index_name LIKE ?1 || '-%'")
+        .unwrap();
+    let bodies = statement.query_map([topic], |row| row.get::<_, String>(0));
+    let mut counted = BTreeMap::new();
+    for body in bodies.unwrap() {
+        let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
+        let start = chrono::DateTime::parse_from_rfc3339(body[time].as_str().unwrap()).unwrap();
+        let key = (
+            start.timestamp_millis(),
+            body["vendor_id"].as_i64().unwrap(),
+        );
+        let before = counted.insert(key, body["trips"].as_i64().unwrap());
+        assert_eq!(before, None, "{key:?} twice");
+    }
+    counted
+}
+
+#[test]
+fn queries_over_the_results_of_others_go_on_and_the_audit_balances() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let csv = generate(dir, 60_000, 24);
+    let [first, second] = halves(&csv);
+    for (name, text) in [("chained.sql", CHAINED), ("documents.toml", DOCUMENTS)] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    produce(dir, &first);
+    let rows = oracle::read(&first).good.len() as u64;
+    let job = ["--job", "chained.sql"];
+    let successor = [
+        "--application-id",
+        "taxi-2",
+        "--takes-over",
+        "taxi",
+        "--set",
+        "processor.shards=3",
+    ];
+    take(dir, &job, rows);
+    take(dir, &[&job[..], &successor].concat(), rows);
+    // What is under way in the topic between the queries is the successor's to take.
+    produce(dir, &second);
+    let audit = |application: &str, arguments: &[&str]| {
+        let mut audit = headway();
+        configure(&mut audit, dir);
+        audit
+            .env("HEADWAY_PROCESSOR_JOB", dir.join("chained.sql"))
+            .env("HEADWAY_PROCESSOR_APPLICATION_ID", application)
+            .env(
+                "HEADWAY_SINK_OPENSEARCH_DOCUMENTS",
+                dir.join("documents.toml"),
+            )
+            .env("HEADWAY_SINK_OPENSEARCH_TOPICS", "slots,hours")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let mut cutover = binary("processor", dir);
+    cutover
+        .args(successor)
+        .args(["cutover", "chained.sql", "--yes", "--even-if-behind"]);
+    let output = done(cutover);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("slots: taxi has given all windows up to"),
+        "{said}"
+    );
+    assert!(
+        said.contains("Done: taxi is handed over to taxi-2"),
+        "{said}"
+    );
+    let mut new = binary("processor", dir);
+    new.args(job)
+        .args(&successor[..4])
+        .args(["--set", "processor.shards=3", "--once"]);
+    done(new);
+    let mut sink = binary("sink-s3", dir);
+    sink.arg("--once");
+    done(sink);
+    let mut sink = binary("sink-opensearch", dir);
+    sink.arg("--once")
+        .env(
+            "HEADWAY_SINK_OPENSEARCH_DOCUMENTS",
+            dir.join("documents.toml"),
+        )
+        .env("HEADWAY_SINK_OPENSEARCH_TOPICS", "slots,hours");
+    done(sink);
+
+    let mut slots: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    let mut hours: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    for trip in oracle::read(&csv).good {
+        for (counts, size) in [(&mut slots, 300_000), (&mut hours, HOUR_MS)] {
+            let start = trip.pickup_ms.div_euclid(size) * size;
+            *counts.entry((start, i64::from(trip.vendor))).or_default() += 1;
+        }
+    }
+    assert_eq!(counted(dir, "slots", "slot"), slots);
+    assert_eq!(counted(dir, "hours", "window_start"), hours);
+
+    let balance = ledger(&audit("taxi-2", &["audit", "--json"]));
+    assert_eq!(balance["balanced"], true, "{balance:#}");
+    let number = |value: &Value| value.as_u64().unwrap();
+    for (query, expected) in balance["queries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip([&slots, &hours])
+    {
+        let (before, own) = (
+            number(&query["predecessor"]["results"]),
+            number(&query["emitted"]),
+        );
+        assert!(before > 0 && own > 0, "{query:#}");
+        assert_eq!(before + own, expected.len() as u64, "{query:#}");
+        assert_eq!(query["late"], 0, "{query:#}");
+    }
+    assert_eq!(balance["queries"][1]["rows_in"], slots.len(), "{balance:#}");
+    let shown = text(&audit("taxi-2", &["audit"]).stdout);
+    assert!(
+        shown.contains("hours: results of slots + those of taxi = taken + waiting"),
+        "{shown}"
+    );
+    // Of what was handed over it is not known what came to the topic since.
+    let old = audit("taxi", &["audit", "--json"]);
+    let old: Value = serde_json::from_slice(&old.stdout).unwrap();
+    assert_eq!(old["balanced"], true, "{old:#}");
 }

@@ -217,6 +217,7 @@ mod tests {
                 topic: (*topic).into(),
                 state: *state,
                 text: (*text).into(),
+                sink: None,
             });
         JobRecord {
             v: 1,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   <app>.job, compacted, one partition, one key      written once, by whoever starts first
-//!     {"v": 2, "shards": 4, "queries": [{"query", "topic", "state", "text"}], "takes_over", "handed_over"}
+//!     {"v": 2, "shards": 4, "queries": [{"query", "topic", "state", "text", "sink"}], "takes_over", "handed_over"}
 //! ```
 //!
 //! `v` is the version in which all of the application is written (see [`crate::format`]): so a program that can't read it
@@ -39,6 +39,9 @@ pub(crate) use topic::{read_to, settle};
 use crate::format::{NEWEST, OLDEST, check as check_format};
 use crate::topics;
 
+/// The first version whose records say to which topics queries write.
+const WITH_SINKS: u32 = 2;
+
 /// What a job's state depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +74,10 @@ pub struct QueryRecord {
     pub state: bool,
     /// Its fingerprint, a line for each thing that its state depends on.
     pub text: String,
+    /// The topic that it writes to, as of the last start: no state depends on it, but who takes the job over must know whose
+    /// results its queries read. `None`: that is not known (in version 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
 }
 
 impl JobRecord {
@@ -81,6 +88,7 @@ impl JobRecord {
             topic: query.source.topic.clone(),
             state: query.window.is_some(),
             text: query.fingerprint.clone(),
+            sink: Some(query.sink.topic.clone()),
         });
         Self {
             v: NEWEST,
@@ -96,7 +104,22 @@ impl JobRecord {
     #[must_use]
     pub fn reading_to(mut self, newest: u32) -> Self {
         self.v = newest;
+        if newest < WITH_SINKS {
+            self.queries.iter_mut().for_each(|query| query.sink = None);
+        }
         self
+    }
+
+    /// The same, where it does not say yet to which topics the queries of `job` write; `None` if it does.
+    fn with_sinks_of(&self, job: &Self) -> Option<Self> {
+        let mut known = self.clone().reading_to(self.v);
+        if self.v >= WITH_SINKS {
+            for query in &mut known.queries {
+                let is = job.queries.iter().find(|is| is.query == query.query);
+                query.sink = is.and_then(|is| is.sink.clone());
+            }
+        }
+        (known != *self).then_some(known)
     }
 
     /// The version in which all of the application is written.
@@ -170,12 +193,16 @@ pub fn keep(
     patiently(&mut || {
         if let Some(known) = read_to(log, application_id, job.v)? {
             version = known.v;
-            return agree(application_id, &known, job);
+            agree(application_id, &known, job)?;
+            if known.with_sinks_of(job).is_none() {
+                return Ok(());
+            }
         }
         write(log, application_id, None, &mut |known| {
             if let Some(known) = known {
                 version = known.v;
-                return agree(application_id, &known, job).map(|()| None);
+                agree(application_id, &known, job)?;
+                return Ok(known.with_sinks_of(job));
             }
             let begun = begun_with(log, application_id, fingerprints)?;
             version = if begun { OLDEST } else { job.v };

@@ -10,20 +10,23 @@
 //! to which all shards of the old query have given theirs, waits. Queries belong together that have the same name.
 
 mod behind;
+mod chain;
+mod error;
 
 use std::collections::BTreeMap;
 
 use engine::plan::Query;
-use engine::sql::Script;
 use runtime::log::{Log, LogError, Offset, TopicPartition};
 
-use crate::offsets::{self, MetadataError, ShardState, SourceState};
+use crate::offsets::{self, ShardState, SourceState};
 use crate::record::{
     self, HandedOver, HandedQuery, JobRecord, Kind, RecordError, TakenQuery, TakesOver,
 };
 use crate::topics;
 
 pub use behind::{Behind, ShardBehind, behind};
+pub(crate) use chain::{fits, fits_on_record};
+pub use error::TakeoverError;
 
 /// The application that a job takes over.
 #[derive(Clone, Debug)]
@@ -34,110 +37,6 @@ pub struct Predecessor {
     pub takes_over: TakesOver,
     /// Its queries that are taken over, by the successor's query's place in its job.
     pub queries: BTreeMap<usize, TakenQuery>,
-}
-
-/// Why an application can't be taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeoverError {
-    /// It is the application itself.
-    #[error(
-        "application {application_id} can't take over itself: processor.takes_over names another one"
-    )]
-    Itself {
-        /// The application.
-        application_id: String,
-    },
-    /// There is no such application.
-    #[error(
-        "there is no application {application_id} to be taken over: correct processor.takes_over, or leave it empty to give everything"
-    )]
-    Unknown {
-        /// Its id.
-        application_id: String,
-    },
-    /// It is another one's by now.
-    #[error("application {application_id} was handed over to {to}: take over that one instead")]
-    HandedToOther {
-        /// Its id.
-        application_id: String,
-        /// Its successor.
-        to: String,
-    },
-    /// No query has a counterpart.
-    #[error(
-        "no query of this job has the name of one of application {application_id} ({queries}), so that there is nothing to take over: leave processor.takes_over empty"
-    )]
-    Nothing {
-        /// Its id.
-        application_id: String,
-        /// Its queries.
-        queries: String,
-    },
-    /// A query is not what its counterpart was.
-    #[error(
-        "query {query} can't take over that of application {application_id}: {detail}; give it another name, so that it begins as a new query"
-    )]
-    Misfit {
-        /// The query.
-        query: String,
-        /// The application that is taken over.
-        application_id: String,
-        /// How they differ.
-        detail: String,
-    },
-    /// Its queries read each other's results.
-    #[error(
-        "application {application_id} has queries over the results of others (source {source_name} reads {topic}): such jobs can't be taken over yet, as the results of both would be read; run it without processor.takes_over, into topics of its own"
-    )]
-    Chained {
-        /// The application.
-        application_id: String,
-        /// The source.
-        source_name: String,
-        /// Its topic.
-        topic: String,
-    },
-    /// A source is another topic than the one that was read.
-    #[error(
-        "the topic {topic} was deleted and created again since application {application_id} was handed over: offsets say nothing of it"
-    )]
-    Source {
-        /// The application that is taken over.
-        application_id: String,
-        /// The topic.
-        topic: String,
-    },
-    /// What it says of a query is missing.
-    #[error("application {application_id} was handed over without a word of query {query}")]
-    Missing {
-        /// The application that is taken over.
-        application_id: String,
-        /// The query.
-        query: String,
-    },
-    /// Its metadata can't be used.
-    #[error("how far application {application_id} is with {partition} can't be read")]
-    Metadata {
-        /// The application that is taken over.
-        application_id: String,
-        /// The partition.
-        partition: TopicPartition,
-        /// Why.
-        #[source]
-        source: MetadataError,
-    },
-    /// Its record can't be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The log failed.
-    #[error("how far application {application_id} is can't be read")]
-    Log {
-        /// The application that is taken over.
-        application_id: String,
-        /// Why.
-        #[source]
-        source: LogError,
-    },
 }
 
 /// How far the application that is taken over has given results.
@@ -328,34 +227,6 @@ impl Predecessor {
             application_id: self.application_id().into(),
             query: taken.query.clone(),
         })
-    }
-}
-
-impl TakeoverError {
-    /// The log's failure, if that is what it is.
-    pub fn log(&self) -> Option<&LogError> {
-        match self {
-            Self::Log { source, .. } | Self::Record(RecordError::Log { source, .. }) => {
-                Some(source)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Fails if queries of a job read the results of others.
-///
-/// # Errors
-/// [`TakeoverError::Chained`].
-pub fn unchained(application_id: &str, script: &Script) -> Result<(), TakeoverError> {
-    let mut sources = script.sources.values();
-    match sources.find(|source| script.feeding(&source.name).next().is_some()) {
-        None => Ok(()),
-        Some(source) => Err(TakeoverError::Chained {
-            application_id: application_id.into(),
-            source_name: source.name.clone(),
-            topic: source.topic.clone(),
-        }),
     }
 }
 

@@ -53,6 +53,13 @@ impl ScanTask {
         self.quiet.since_ms.get_or_insert(now_ms);
     }
 
+    /// Takes the partition's silence up to this time by the clock for none, because those who write it wait themselves.
+    pub fn hold(&mut self, now_ms: i64) {
+        if let Some(since) = &mut self.quiet.since_ms {
+            *since = now_ms;
+        }
+    }
+
     /// Looks at the clock: whether the partition is idle, and how far its time would be.
     pub fn tick(&mut self, now_ms: i64) {
         let (Some(timeout), Some(since), false) = (

@@ -155,7 +155,7 @@ impl Session<'_> {
         }
         for (partition, merge) in &self.merges {
             let taken = merge.position() >= handing.delivered.get(partition).copied().unwrap_or(0);
-            if merge.restoring() || merge.is_closing() || !taken {
+            if merge.restoring() || merge.is_closing() || merge.follows() || !taken {
                 return Ok(false);
             }
             let bounds = self
@@ -311,8 +311,10 @@ impl Session<'_> {
             let bounds = self.worker.log.bounds(partition);
             end = end.max(bounds.doing("a partition can't be looked at")?.end);
             if is_windowed(query) {
-                // All shards have the same by now.
-                handed.given_to = merge.fold().closes_to();
+                // All shards have the same by now. What an application before this one gave may lie behind that.
+                let before = from.map(|from| from.given_to);
+                let before = before.filter(|to| *to > i64::MIN);
+                handed.given_to = merge.fold().closes_to().max(before);
             }
         }
         if query.folded.is_none() {

@@ -42,7 +42,7 @@ use crate::task::scan::ScanTask;
 use drain::Drained;
 use handover::Handing;
 use pauses::Pauses;
-use predecessor::Following;
+use predecessor::{Following, is_taken_over};
 use restores::Restoring;
 use snapshots::Snapshots;
 use upstream::Upstream;
@@ -371,7 +371,13 @@ impl<'a> Session<'a> {
         self.listen_upstream(now_ms)?;
         self.follow(now_ms)?;
         if self.worker.options.idle_marks {
-            self.scans.values_mut().for_each(|scan| scan.tick(now_ms));
+            let all_give = self.all_give();
+            for (partition, scan) in &mut self.scans {
+                match all_give || !is_taken_over(&self.worker.job, partition) {
+                    true => scan.tick(now_ms),
+                    false => scan.hold(now_ms),
+                }
+            }
         }
         Ok(())
     }

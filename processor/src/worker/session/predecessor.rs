@@ -9,6 +9,7 @@ use engine::fold::Handover;
 use runtime::log::{Batch, Class, Offset, TopicPartition};
 
 use super::Session;
+use crate::job::Job;
 use crate::record::HandedOver;
 use crate::takeover::{Predecessor, Standing, TakeoverError};
 use crate::worker::WorkerError;
@@ -39,14 +40,15 @@ impl Session<'_> {
         let Some(predecessor) = &worker.job.predecessor else {
             return Ok(());
         };
+        let mut sources = self.scans.keys();
         let follows = self.merges.values().any(|merge| merge.follows())
-            || self.scans.values().any(|scan| scan.follows());
+            || self.scans.values().any(|scan| scan.follows())
+            || !self.all_give() && sources.any(|of| is_taken_over(&worker.job, of));
         if !follows && self.following.waiting.is_empty() {
             worker.metrics.takeover_behind_seconds.set(0.0);
             return Ok(());
         }
-        let over = matches!(self.following.standing, Some(Standing::HandedOver(_)));
-        if !over && now_ms.saturating_sub(self.following.last_look_ms) >= LOOK_MS {
+        if !self.all_give() && now_ms.saturating_sub(self.following.last_look_ms) >= LOOK_MS {
             self.following.last_look_ms = now_ms;
             match predecessor.standing(worker.log.as_ref()) {
                 Ok(standing) => self.following.standing = Some(standing),
@@ -72,6 +74,12 @@ impl Session<'_> {
             }
         }
         self.let_waiting_go_on()
+    }
+
+    /// Whether all queries give results: none waits until an earlier application is handed over.
+    pub(super) fn all_give(&self) -> bool {
+        let over = matches!(self.following.standing, Some(Standing::HandedOver(_)));
+        over || self.worker.job.predecessor.is_none()
     }
 
     fn tell(&mut self, predecessor: &Predecessor, standing: &Standing) -> Result<(), WorkerError> {
@@ -206,6 +214,13 @@ impl Session<'_> {
         let seconds = behind.unwrap_or(0) as f64 / 1000.0;
         self.worker.metrics.takeover_behind_seconds.set(seconds);
     }
+}
+
+/// Whether a source partition's topic is one that queries of the job write, once they have taken over those of an earlier
+/// application.
+pub(super) fn is_taken_over(job: &Job, partition: &TopicPartition) -> bool {
+    let source = job.sources.get(partition.topic.as_ref());
+    source.is_some_and(|source| source.is_taken_over)
 }
 
 /// Where queries without state go on in a source partition.

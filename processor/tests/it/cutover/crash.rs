@@ -6,18 +6,49 @@ use processor::cutover::CutoverError;
 use runtime::log::Log;
 use runtime::log::fault::{At, Fault, FaultLog};
 
-use super::followed;
 use super::world::{NEW, OLD, application, cutover, finish, ledger, old};
+use super::{chain, followed};
 use crate::fixture::{Fixture, QUERY, Trip, assert_same, naive};
 
 const SEED: u64 = 11;
 
-/// A state to begin from, with rows that the old application has not read.
-fn begin() -> (Fixture, String, Vec<Trip>) {
+/// A state to begin from.
+struct Start {
+    fixture: Fixture,
+    sql: String,
+    rows: Vec<Trip>,
+    /// What must have come out of it: each window once, and no row lost sight of.
+    check: fn(&Fixture, &[Trip], &str),
+    /// That each window was given once.
+    given: fn(&Fixture, &[Trip], &str),
+}
+
+/// With rows that the old application has not read.
+fn begin() -> Start {
     let (fixture, sql, rows) = followed(SEED, 3);
     super::put_ahead(&fixture, 1, 20_000);
     fixture.write(&rows[250..]);
-    (fixture, sql, rows)
+    Start {
+        fixture,
+        sql,
+        rows,
+        check,
+        given: |fixture, rows, what| assert_same(&fixture.results(), &naive(rows), what),
+    }
+}
+
+/// The same of a job whose second query reads the results of the first.
+fn begin_chained() -> Start {
+    let (fixture, sql, rows) = chain::followed(SEED, 3);
+    super::put_ahead(&fixture, 1, 20_000);
+    fixture.write(&rows[250..]);
+    Start {
+        fixture,
+        sql,
+        rows,
+        check: chain::check,
+        given: chain::given,
+    }
 }
 
 fn finish_new(fixture: &Fixture, log: Arc<dyn Log>, sql: &str) -> Result<(), String> {
@@ -26,7 +57,6 @@ fn finish_new(fixture: &Fixture, log: Arc<dyn Log>, sql: &str) -> Result<(), Str
     finish(fixture, options).map_err(|error| format!("{error:?}"))
 }
 
-/// What must have come out of it: each window once, and no row lost sight of.
 fn check(fixture: &Fixture, rows: &[Trip], what: &str) {
     assert_same(&fixture.results(), &naive(rows), what);
     let (new, old) = (ledger(fixture, NEW, QUERY), ledger(fixture, OLD, QUERY));
@@ -48,8 +78,8 @@ fn check(fixture: &Fixture, rows: &[Trip], what: &str) {
     );
 }
 
-fn survive(start: &(Fixture, String, Vec<Trip>), at: At, fault: Fault) {
-    let (fixture, sql, rows) = (start.0.copy(), &start.1, &start.2);
+fn survive(start: &Start, at: At, fault: Fault) {
+    let (fixture, sql, rows) = (start.fixture.copy(), &start.sql, &start.rows);
     let what = format!("{fault:?} at {at:?}, seed {SEED}");
     let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, fault);
     if let Err(error) = cutover(&fixture, Arc::clone(&log) as _, sql) {
@@ -59,41 +89,57 @@ fn survive(start: &(Fixture, String, Vec<Trip>), at: At, fault: Fault) {
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));
     }
     finish_new(&fixture, Arc::clone(&fixture.log) as _, sql).unwrap();
-    check(&fixture, rows, &what);
+    (start.check)(&fixture, rows, &what);
 }
 
-fn trace(start: &(Fixture, String, Vec<Trip>)) -> Vec<&'static str> {
-    let fixture = start.0.copy();
+fn trace(start: &Start) -> Vec<&'static str> {
+    let fixture = start.fixture.copy();
     let log = FaultLog::new(Arc::clone(&fixture.log) as Arc<dyn Log>);
-    cutover(&fixture, Arc::clone(&log) as _, &start.1).unwrap();
+    cutover(&fixture, Arc::clone(&log) as _, &start.sql).unwrap();
     log.trace()
 }
 
 #[test]
 fn the_command_survives_a_crash_at_any_call() {
-    let start = begin();
-    let steps = trace(&start).len() as u64;
+    crash_at_any_call(&begin());
+}
+
+#[test]
+fn the_command_over_chained_queries_survives_a_crash_at_any_call() {
+    crash_at_any_call(&begin_chained());
+}
+
+fn crash_at_any_call(start: &Start) {
+    let steps = trace(start).len() as u64;
     // A crash behind a call leaves what one before the next call does. Whoever crashes keeps its files open in this process.
     for step in 0..steps {
-        survive(&start, At::Step(step), Fault::CrashBefore);
+        survive(start, At::Step(step), Fault::CrashBefore);
     }
-    survive(&start, At::Step(steps - 1), Fault::CrashAfter);
+    survive(start, At::Step(steps - 1), Fault::CrashAfter);
 }
 
 #[test]
 fn the_command_survives_aborts_and_unknown_outcomes() {
-    let start = begin();
-    let trace = trace(&start);
+    aborts_and_unknown_outcomes(&begin());
+}
+
+#[test]
+fn the_command_over_chained_queries_survives_aborts_and_unknown_outcomes() {
+    aborts_and_unknown_outcomes(&begin_chained());
+}
+
+fn aborts_and_unknown_outcomes(start: &Start) {
+    let trace = trace(start);
     let times = |call: &str| trace.iter().filter(|found| **found == call).count() as u64;
     assert!(times("producer.commit") >= 3, "{trace:?}");
     for nth in 0..times("producer.commit") {
         survive(
-            &start,
+            start,
             At::Call("producer.commit", nth),
             Fault::UnknownButDone,
         );
         survive(
-            &start,
+            start,
             At::Call("producer.commit", nth),
             Fault::UnknownAndNotDone,
         );
@@ -106,18 +152,26 @@ fn the_command_survives_aborts_and_unknown_outcomes() {
         "producer.commit",
     ] {
         for nth in 0..times(call) {
-            survive(&start, At::Call(call, nth), Fault::MustAbort);
+            survive(start, At::Call(call, nth), Fault::MustAbort);
         }
     }
 }
 
 #[test]
 fn before_the_decision_the_old_application_can_go_on_and_behind_it_the_new_one_does() {
-    let start = begin();
+    before_and_behind(&begin());
+}
+
+#[test]
+fn before_the_decision_the_old_chained_queries_can_go_on_and_behind_it_the_new_ones_do() {
+    before_and_behind(&begin_chained());
+}
+
+fn before_and_behind(start: &Start) {
     let (mut before, mut behind) = (0, 0);
-    let steps = trace(&start).len() as u64;
+    let steps = trace(start).len() as u64;
     for step in (0..steps - 2).step_by(15).chain(steps - 2..steps) {
-        let (fixture, sql, rows) = (start.0.copy(), &start.1, &start.2);
+        let (fixture, sql, rows) = (start.fixture.copy(), &start.sql, &start.rows);
         let what = format!("a crash before step {step}");
         let log = FaultLog::with_fault(
             Arc::clone(&fixture.log) as _,
@@ -132,7 +186,7 @@ fn before_the_decision_the_old_application_can_go_on_and_behind_it_the_new_one_d
             // It gave everything, to the end of the input.
             Ok(()) => {
                 before += 1;
-                assert_same(&fixture.results(), &naive(rows), &what);
+                (start.given)(&fixture, rows, &what);
                 let ended = cutover(&fixture, Arc::clone(&fixture.log) as _, sql).unwrap_err();
                 assert!(matches!(ended, CutoverError::Ended { .. }), "{ended:?}");
             }
@@ -143,7 +197,7 @@ fn before_the_decision_the_old_application_can_go_on_and_behind_it_the_new_one_d
                     "{what}: {error:?}"
                 );
                 finish_new(&fixture, Arc::clone(&fixture.log) as _, sql).unwrap();
-                check(&fixture, rows, &what);
+                (start.check)(&fixture, rows, &what);
             }
         }
     }
@@ -152,11 +206,20 @@ fn before_the_decision_the_old_application_can_go_on_and_behind_it_the_new_one_d
 
 #[test]
 fn the_successor_survives_a_crash_at_any_call() {
-    let start = begin();
-    cutover(&start.0, Arc::clone(&start.0.log) as _, &start.1).unwrap();
-    let clean = start.0.copy();
+    successor_crashes(&begin());
+}
+
+#[test]
+fn the_successor_of_chained_queries_survives_a_crash_at_any_call() {
+    successor_crashes(&begin_chained());
+}
+
+fn successor_crashes(start: &Start) {
+    let (fixture, sql) = (&start.fixture, &start.sql);
+    cutover(fixture, Arc::clone(&fixture.log) as _, sql).unwrap();
+    let clean = fixture.copy();
     let counting = FaultLog::new(Arc::clone(&clean.log) as Arc<dyn Log>);
-    finish_new(&clean, Arc::clone(&counting) as _, &start.1).unwrap();
+    finish_new(&clean, Arc::clone(&counting) as _, sql).unwrap();
     let commits = counting
         .trace()
         .iter()
@@ -177,7 +240,7 @@ fn the_successor_survives_a_crash_at_any_call() {
         faults.push((At::Call("producer.commit", nth), Fault::MustAbort));
     }
     for (at, fault) in faults {
-        let (fixture, sql, rows) = (start.0.copy(), &start.1, &start.2);
+        let (fixture, sql, rows) = (start.fixture.copy(), &start.sql, &start.rows);
         let what = format!("{fault:?} at {at:?}, seed {SEED}");
         let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, fault);
         if let Err(error) = finish_new(&fixture, Arc::clone(&log) as _, sql) {
@@ -185,17 +248,17 @@ fn the_successor_survives_a_crash_at_any_call() {
             fixture.forget_members();
             finish_new(&fixture, Arc::clone(&fixture.log) as _, sql).unwrap();
         }
-        check(&fixture, rows, &what);
+        (start.check)(&fixture, rows, &what);
     }
 }
 
 #[test]
 fn a_member_that_joins_while_the_command_runs_is_not_overtaken() {
     let start = begin();
-    let fixture = start.0.copy();
+    let fixture = start.fixture.copy();
     // The old application has started again, and is in the group when the command comes to its last transaction.
     let stop = {
-        let options = old(&fixture, &start.1);
+        let options = old(&fixture, &start.sql);
         let lifecycle = options.lifecycle.clone();
         let running = std::thread::spawn(move || processor::run(&options));
         while fixture.log.members(OLD).unwrap().is_empty() {
@@ -206,10 +269,10 @@ fn a_member_that_joins_while_the_command_runs_is_not_overtaken() {
             running.join().unwrap().unwrap();
         }
     };
-    let error = cutover(&fixture, Arc::clone(&fixture.log) as _, &start.1).unwrap_err();
+    let error = cutover(&fixture, Arc::clone(&fixture.log) as _, &start.sql).unwrap_err();
     assert!(error.to_string().contains("has members"), "{error}");
     stop();
-    cutover(&fixture, Arc::clone(&fixture.log) as _, &start.1).unwrap();
-    finish_new(&fixture, Arc::clone(&fixture.log) as _, &start.1).unwrap();
-    check(&fixture, &start.2, "a member");
+    cutover(&fixture, Arc::clone(&fixture.log) as _, &start.sql).unwrap();
+    finish_new(&fixture, Arc::clone(&fixture.log) as _, &start.sql).unwrap();
+    check(&fixture, &start.rows, "a member");
 }

@@ -46,7 +46,7 @@ fn through(
 }
 
 /// The trips that each key's newest row counts.
-fn told(fixture: &Fixture, topic: &str, key: &[&str]) -> BTreeMap<Vec<i64>, i64> {
+pub(super) fn told(fixture: &Fixture, topic: &str, key: &[&str]) -> BTreeMap<Vec<i64>, i64> {
     let newest = newest(rows(fixture, topic), key).into_iter();
     newest
         .map(|(key, (row, _))| (key, row["trips"] as i64))
@@ -54,7 +54,7 @@ fn told(fixture: &Fixture, topic: &str, key: &[&str]) -> BTreeMap<Vec<i64>, i64>
 }
 
 /// How often each key was given as final.
-fn finals(fixture: &Fixture, topic: &str, key: &[&str]) -> BTreeMap<Vec<i64>, i64> {
+pub(super) fn finals(fixture: &Fixture, topic: &str, key: &[&str]) -> BTreeMap<Vec<i64>, i64> {
     let mut finals = BTreeMap::new();
     for (row, is_final) in rows(fixture, topic) {
         if is_final {

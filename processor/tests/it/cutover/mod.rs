@@ -1,5 +1,6 @@
 //! `processor cutover`: from one application to the next, without a hole in the output and without a window given twice.
 
+mod chain;
 mod crash;
 mod kinds;
 mod refusals;

@@ -10,7 +10,7 @@ use super::followed;
 use super::world::{NEW, OLD, application, behind, cutover, finish, new, old, run_old, until};
 use crate::fixture::{Fixture, QUERY, job_sql, trips};
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -122,24 +122,6 @@ fn a_successor_that_is_behind_is_known_to_be() {
     let plan = Cutover::plan(fixture.log.as_ref(), OLD, NEW, &script).unwrap();
     assert!(!plan.behind.caught_up(), "{plan:?}");
     assert!((1.0..100.0).contains(&plan.behind.percent), "{plan:?}");
-}
-
-#[test]
-fn queries_over_the_results_of_others_are_refused() {
-    let (fixture, _) = begun();
-    let chained = "CREATE SOURCE trips WITH (topic = 'trips', event_time = 'pickup_at');
-         CREATE SINK per_minute WITH (topic = 'minutes', key = 'at, vendor_id');
-         INSERT INTO per_minute SELECT window_start AS at, vendor_id, count(*) AS trips
-         FROM TUMBLE(trips, pickup_at, INTERVAL '1 minute') GROUP BY window_start, vendor_id;
-         CREATE SOURCE minutes WITH (topic = 'minutes', event_time = 'at');
-         CREATE SINK per_hour WITH (topic = 'hours', key = 'window_start');
-         INSERT INTO per_hour SELECT window_start, sum(trips) AS trips
-         FROM TUMBLE(minutes, at, INTERVAL '1 hour') GROUP BY window_start;";
-    let error = start(new(&fixture, chained));
-    assert!(
-        error.contains("queries over the results of others"),
-        "{error}"
-    );
 }
 
 #[test]

@@ -132,7 +132,12 @@ pub fn finish(fixture: &Fixture, options: Options) -> Result<(), processor::Proc
 }
 
 pub fn ledger(fixture: &Fixture, id: &str, query: &str) -> QueryLedger {
-    processor::ledger::read(fixture.log.as_ref(), id, query, "trips", 0).unwrap()
+    ledger_of(fixture, id, query, "trips")
+}
+
+/// That of a query of another topic, the first one of its job.
+pub fn ledger_of(fixture: &Fixture, id: &str, query: &str, topic: &str) -> QueryLedger {
+    processor::ledger::read(fixture.log.as_ref(), id, query, topic, 0).unwrap()
 }
 
 /// How many offsets of a topic are taken, control records among them: more than before means that something was written.
