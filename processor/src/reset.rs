@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use runtime::log::{Log, LogError};
 use serde::Serialize;
 
-use crate::record::{self, RecordError};
+use crate::record::{self, JobRecord, RecordError};
 use crate::topics;
 
 /// What a reset does.
@@ -34,6 +34,8 @@ pub struct Reset {
     pub took_over: Option<String>,
     /// The topics of results among `results` in which that one's results stand as well.
     pub shared: Vec<String>,
+    /// The topics of results among `results` that the application writes to which it was handed over.
+    pub in_use: Vec<String>,
 }
 
 /// Why an application can't begin anew.
@@ -70,6 +72,18 @@ pub enum ResetError {
         /// Whose results.
         of: String,
     },
+    /// Its successor writes there.
+    #[error(
+        "application {to}, to which {application_id} was handed over, goes on in topic {topic}: reset without --results"
+    )]
+    InUse {
+        /// The application.
+        application_id: String,
+        /// The topic.
+        topic: String,
+        /// Its successor.
+        to: String,
+    },
     /// The record of the job can't be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -103,8 +117,15 @@ impl Reset {
         let known = record::read(log, application_id)?;
         let begun = known.as_ref().is_some_and(|known| known.resetting);
         let handed_over = known.as_ref().and_then(|known| known.handed_over.clone());
-        if let Some(handed_over) = handed_over.as_ref().filter(|_| !begun) {
-            has_taken_over(log, application_id, &handed_over.to)?;
+        let mut in_use = Vec::new();
+        if let Some(handed_over) = &handed_over {
+            let successor = record::read(log, &handed_over.to)?;
+            if !begun {
+                has_taken_over(successor.as_ref(), application_id, &handed_over.to)?;
+            }
+            let queries = successor.into_iter().flat_map(|of| of.queries);
+            let sinks = queries.filter_map(|query| query.sink);
+            in_use.extend(sinks.filter(|sink| results.contains(sink)));
         }
         let takes_over = known.as_ref().and_then(|known| known.takes_over.clone());
         let took_over = takes_over.filter(|of| of.handed_over.is_some());
@@ -135,6 +156,7 @@ impl Reset {
             handed_over_to: handed_over.map(|of| of.to),
             took_over: took_over.map(|of| of.application_id),
             shared,
+            in_use,
         })
     }
 
@@ -149,6 +171,15 @@ impl Reset {
                 application_id: self.application_id.clone(),
                 topic: topic.clone(),
                 of: of.clone(),
+            });
+        }
+        if let (true, Some(topic), Some(to)) =
+            (with_results, self.in_use.first(), &self.handed_over_to)
+        {
+            return Err(ResetError::InUse {
+                application_id: self.application_id.clone(),
+                topic: topic.clone(),
+                to: to.clone(),
             });
         }
         record::begin_reset(log, &self.application_id)?;
@@ -175,9 +206,12 @@ impl Reset {
 }
 
 /// Fails if the successor of an application has not written down yet where it goes on.
-fn has_taken_over(log: &dyn Log, application_id: &str, to: &str) -> Result<(), ResetError> {
-    let successor = record::read(log, to)?;
-    let takes_over = successor.and_then(|record| record.takes_over);
+fn has_taken_over(
+    successor: Option<&JobRecord>,
+    application_id: &str,
+    to: &str,
+) -> Result<(), ResetError> {
+    let takes_over = successor.and_then(|record| record.takes_over.as_ref());
     match takes_over
         .is_some_and(|of| of.application_id == application_id && of.handed_over.is_none())
     {

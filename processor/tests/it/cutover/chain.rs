@@ -231,11 +231,19 @@ fn each_once(
     assert!(finals.values().all(|times| *times == 1), "{what}: {topic}");
 }
 
-/// A state to begin from, where the new application has caught up with the old one.
-pub fn followed(seed: u64, shards: u32) -> (Fixture, String, Vec<Trip>) {
+/// A state to begin from, where the old application has read some trips.
+pub fn begun(seed: u64) -> (Fixture, String, Vec<Trip>) {
     let all = trips(seed, 400, 30_000);
     let (fixture, sql) = (Fixture::new(2), windows());
-    fixture.write(&all[..250]);
+    fixture.write(&all[..150]);
+    run_old(&fixture, &sql, true);
+    (fixture, sql, all)
+}
+
+/// The same, where the new application has caught up with it.
+pub fn followed(seed: u64, shards: u32) -> (Fixture, String, Vec<Trip>) {
+    let (fixture, sql, all) = begun(seed);
+    fixture.write(&all[150..250]);
     run_old(&fixture, &sql, true);
     assert!(size(&fixture, "q") > 0);
     let mut options = new(&fixture, &sql);

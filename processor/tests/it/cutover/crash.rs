@@ -276,3 +276,60 @@ fn a_member_that_joins_while_the_command_runs_is_not_overtaken() {
     finish_new(&fixture, Arc::clone(&fixture.log) as _, &start.sql).unwrap();
     check(&fixture, &start.rows, "a member");
 }
+
+#[test]
+fn whatever_the_old_chained_queries_left_open_when_they_crashed_is_gone_on_with() {
+    let (start, sql, rows) = chain::begun(SEED);
+    // It reads on from there, and crashes.
+    start.write(&rows[150..250]);
+    let run = |fixture: &Fixture, log: &Arc<FaultLog>| {
+        let options = application(fixture, Arc::clone(log) as _, OLD, &sql);
+        let lifecycle = options.lifecycle.clone();
+        let running = std::thread::spawn(move || processor::run(&options));
+        let given = super::world::size(fixture, "q");
+        while !running.is_finished() && super::world::size(fixture, "q") == given {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        lifecycle.stop();
+        running.join().unwrap()
+    };
+    let clean = start.copy();
+    let counting = FaultLog::new(Arc::clone(&clean.log) as Arc<dyn Log>);
+    run(&clean, &counting).unwrap();
+    let trace = counting.trace();
+    let times = |call: &str| trace.iter().filter(|found| **found == call).count() as u64;
+    let commits = times("producer.commit");
+    let mut faults: Vec<(At, Fault)> = (0..times("producer.send"))
+        .step_by(7)
+        .map(|nth| (At::Call("producer.send", nth), Fault::CrashAfter))
+        .collect();
+    for nth in 0..commits {
+        let at = || At::Call("producer.commit", nth);
+        faults.push((at(), Fault::CrashBefore));
+        faults.push((at(), Fault::CrashAfter));
+    }
+    let mut crashes = 0;
+    // Some of them: each takes seconds, as both applications and the command run.
+    let apart = (faults.len() / 12).max(1);
+    for (at, fault) in faults
+        .into_iter()
+        .skip(SEED as usize % apart)
+        .step_by(apart)
+    {
+        let fixture = start.copy();
+        let what = format!("{fault:?} at {at:?} of the old one, seed {SEED}");
+        let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, fault);
+        let _ = run(&fixture, &log);
+        crashes += usize::from(log.crashed());
+        fixture.forget_members();
+        let mut following = application(&fixture, Arc::clone(&fixture.log) as _, NEW, &sql);
+        following.job.shards = 3;
+        super::world::follow(&fixture, following);
+        fixture.write(&rows[250..300]);
+        cutover(&fixture, Arc::clone(&fixture.log) as _, &sql).unwrap();
+        fixture.write(&rows[300..]);
+        finish_new(&fixture, Arc::clone(&fixture.log) as _, &sql).unwrap();
+        chain::check(&fixture, &rows, &what);
+    }
+    assert!(crashes > 5, "{crashes} crashes");
+}

@@ -135,6 +135,11 @@ fn a_reset_takes_nothing_from_a_successor_and_says_what_it_costs() {
     finish(&fixture, new(&fixture, &sql)).unwrap();
     let reset = plan(OLD).unwrap();
     assert_eq!(reset.handed_over_to.as_deref(), Some(NEW));
+    let error = reset
+        .run(fixture.log.as_ref(), true)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("goes on in topic per_minute"), "{error}");
     // The results of both stand in the topic.
     let reset = plan(NEW).unwrap();
     assert_eq!(reset.took_over.as_deref(), Some(OLD));
