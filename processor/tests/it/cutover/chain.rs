@@ -232,8 +232,8 @@ fn each_once(
 }
 
 /// A state to begin from, where the old application has read some trips.
-pub fn begun(seed: u64) -> (Fixture, String, Vec<Trip>) {
-    let all = trips(seed, 400, 30_000);
+pub fn begun(seed: u64, count: usize) -> (Fixture, String, Vec<Trip>) {
+    let all = trips(seed, count, 30_000);
     let (fixture, sql) = (Fixture::new(2), windows());
     fixture.write(&all[..150]);
     run_old(&fixture, &sql, true);
@@ -242,7 +242,7 @@ pub fn begun(seed: u64) -> (Fixture, String, Vec<Trip>) {
 
 /// The same, where the new application has caught up with it.
 pub fn followed(seed: u64, shards: u32) -> (Fixture, String, Vec<Trip>) {
-    let (fixture, sql, all) = begun(seed);
+    let (fixture, sql, all) = begun(seed, 400);
     fixture.write(&all[150..250]);
     run_old(&fixture, &sql, true);
     assert!(size(&fixture, "q") > 0);

@@ -206,15 +206,16 @@ fn before_and_behind(start: &Start) {
 
 #[test]
 fn the_successor_survives_a_crash_at_any_call() {
-    successor_crashes(&begin());
+    successor_crashes(&begin(), 1);
 }
 
 #[test]
 fn the_successor_of_chained_queries_survives_a_crash_at_any_call() {
-    successor_crashes(&begin_chained());
+    successor_crashes(&begin_chained(), 2);
 }
 
-fn successor_crashes(start: &Start) {
+/// At every call, or at some: a run takes seconds where queries hear of each other.
+fn successor_crashes(start: &Start, apart: usize) {
     let (fixture, sql) = (&start.fixture, &start.sql);
     cutover(fixture, Arc::clone(&fixture.log) as _, sql).unwrap();
     let clean = fixture.copy();
@@ -239,7 +240,7 @@ fn successor_crashes(start: &Start) {
         faults.push((At::Call("producer.commit", nth), Fault::UnknownAndNotDone));
         faults.push((At::Call("producer.commit", nth), Fault::MustAbort));
     }
-    for (at, fault) in faults {
+    for (at, fault) in faults.into_iter().step_by(apart) {
         let (fixture, sql, rows) = (start.fixture.copy(), &start.sql, &start.rows);
         let what = format!("{fault:?} at {at:?}, seed {SEED}");
         let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, fault);
@@ -279,9 +280,10 @@ fn a_member_that_joins_while_the_command_runs_is_not_overtaken() {
 
 #[test]
 fn whatever_the_old_chained_queries_left_open_when_they_crashed_is_gone_on_with() {
-    let (start, sql, rows) = chain::begun(SEED);
-    // It reads on from there, and crashes.
-    start.write(&rows[150..250]);
+    const ROWS: usize = 550;
+    let (start, sql, rows) = chain::begun(SEED, ROWS);
+    // It reads on from there, to where it gives windows of both queries, and crashes.
+    start.write(&rows[150..400]);
     let run = |fixture: &Fixture, log: &Arc<FaultLog>| {
         let options = application(fixture, Arc::clone(log) as _, OLD, &sql);
         let lifecycle = options.lifecycle.clone();
@@ -310,7 +312,7 @@ fn whatever_the_old_chained_queries_left_open_when_they_crashed_is_gone_on_with(
     }
     let mut crashes = 0;
     // Some of them: each takes seconds, as both applications and the command run.
-    let apart = (faults.len() / 12).max(1);
+    let apart = (faults.len() / 20).max(1);
     for (at, fault) in faults
         .into_iter()
         .skip(SEED as usize % apart)
@@ -325,9 +327,9 @@ fn whatever_the_old_chained_queries_left_open_when_they_crashed_is_gone_on_with(
         let mut following = application(&fixture, Arc::clone(&fixture.log) as _, NEW, &sql);
         following.job.shards = 3;
         super::world::follow(&fixture, following);
-        fixture.write(&rows[250..300]);
+        fixture.write(&rows[400..450]);
         cutover(&fixture, Arc::clone(&fixture.log) as _, &sql).unwrap();
-        fixture.write(&rows[300..]);
+        fixture.write(&rows[450..]);
         finish_new(&fixture, Arc::clone(&fixture.log) as _, &sql).unwrap();
         chain::check(&fixture, &rows, &what);
     }
