@@ -210,7 +210,7 @@ fn the_successor_survives_a_crash_at_any_call() {
 }
 
 #[test]
-fn the_successor_of_chained_queries_survives_a_crash_at_any_call() {
+fn the_successor_of_chained_queries_survives_crashes_and_aborts() {
     successor_crashes(&begin_chained(), 2);
 }
 
