@@ -42,7 +42,7 @@ use crate::task::scan::ScanTask;
 use drain::Drained;
 use handover::Handing;
 use pauses::Pauses;
-use predecessor::{Following, is_taken_over};
+use predecessor::Following;
 use restores::Restoring;
 use snapshots::Snapshots;
 use upstream::Upstream;
@@ -370,15 +370,7 @@ impl<'a> Session<'a> {
         self.align(now_ms)?;
         self.listen_upstream(now_ms)?;
         self.follow(now_ms)?;
-        if self.worker.options.idle_marks {
-            let all_give = self.all_give();
-            for (partition, scan) in &mut self.scans {
-                match all_give || !is_taken_over(&self.worker.job, partition) {
-                    true => scan.tick(now_ms),
-                    false => scan.hold(now_ms),
-                }
-            }
-        }
+        self.tick(now_ms);
         Ok(())
     }
 

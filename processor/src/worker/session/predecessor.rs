@@ -77,9 +77,23 @@ impl Session<'_> {
     }
 
     /// Whether all queries give results: none waits until an earlier application is handed over.
-    pub(super) fn all_give(&self) -> bool {
+    fn all_give(&self) -> bool {
         let over = matches!(self.following.standing, Some(Standing::HandedOver(_)));
         over || self.worker.job.predecessor.is_none()
+    }
+
+    /// Lets the scans look at the clock. What is written by those who wait themselves is not silent by that.
+    pub(super) fn tick(&mut self, now_ms: i64) {
+        if !self.worker.options.idle_marks {
+            return;
+        }
+        let all_give = self.all_give();
+        for (partition, scan) in &mut self.scans {
+            match all_give || !is_taken_over(&self.worker.job, partition) {
+                true => scan.tick(now_ms),
+                false => scan.hold(now_ms),
+            }
+        }
     }
 
     fn tell(&mut self, predecessor: &Predecessor, standing: &Standing) -> Result<(), WorkerError> {
@@ -218,7 +232,7 @@ impl Session<'_> {
 
 /// Whether a source partition's topic is one that queries of the job write, once they have taken over those of an earlier
 /// application.
-pub(super) fn is_taken_over(job: &Job, partition: &TopicPartition) -> bool {
+fn is_taken_over(job: &Job, partition: &TopicPartition) -> bool {
     let source = job.sources.get(partition.topic.as_ref());
     source.is_some_and(|source| source.is_taken_over)
 }
