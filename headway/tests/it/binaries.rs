@@ -1,7 +1,10 @@
 //! Producer, processor and sinks as processes of their own, one after another over one embedded log.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::oracle;
@@ -39,32 +42,106 @@ pub fn configure(command: &mut Command, dir: &Path) {
         );
 }
 
-/// Runs a process to its good end; returns the most memory that it had resident, in MiB, sampled every few milliseconds.
-fn run(mut command: Command) -> u64 {
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let kib = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        peak = peak.max(kib.unwrap_or(0) / 1024);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().unwrap();
+/// Runs a process to its good end.
+fn run(mut command: Command) {
+    let output = command.output().unwrap();
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}",
         output.status,
         text(&output.stderr)
     );
-    peak
+}
+
+/// A process that runs until it is stopped, and shows its metrics.
+pub struct Running {
+    child: Child,
+    /// Where it serves them.
+    address: String,
+    /// What it goes on to log.
+    log: JoinHandle<String>,
+}
+
+impl Running {
+    /// Starts it, and waits until it serves.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .env("HEADWAY_TELEMETRY_HTTP_ADDRESS", "127.0.0.1:0")
+            .env("NO_COLOR", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let address = loop {
+            let before = said.len();
+            assert!(log.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+            let line = &said[before..];
+            if line.contains("serving /metrics") {
+                let (_, address) = line.split_once("address=").unwrap();
+                break address.split_whitespace().next().unwrap().to_owned();
+            }
+        };
+        let log = std::thread::spawn(move || {
+            log.read_to_string(&mut said).unwrap();
+            said
+        });
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    /// One of its metrics; 0 if it does not show it yet.
+    fn metric(&self, name: &str) -> u64 {
+        let Ok(mut stream) = TcpStream::connect(&self.address) else {
+            return 0;
+        };
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let mut answer = String::new();
+        let asked = stream.write_all(request.as_bytes());
+        if asked
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .is_err()
+        {
+            return 0;
+        }
+        let mut lines = answer.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    }
+
+    /// Waits until a metric has come so far.
+    pub fn until(&mut self, name: &str, at_least: u64) {
+        while self.metric(name) < at_least {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended before {name} was {at_least}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The most memory that it has had resident, in MiB.
+    fn peak(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let mut lines = status.lines();
+        let kib = lines.find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib = kib.trim().strip_suffix("kB").unwrap().trim();
+        kib.parse::<u64>().unwrap() / 1024
+    }
+
+    /// Stops it in order.
+    pub fn stop(mut self) {
+        let stopped = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(stopped.unwrap().success());
+        let status = self.child.wait().unwrap();
+        let said = self.log.join().unwrap();
+        assert!(status.success(), "{said}");
+    }
 }
 
 #[test]
@@ -103,9 +180,12 @@ fn the_processors_memory_does_not_grow_with_the_rows_that_it_has_read() {
         let mut producer = binary("producer", &dir);
         producer.arg(&csv).args(["--create-topics", "4"]);
         run(producer);
-        let mut processor = binary("processor", &dir);
-        processor.arg("--once");
-        run(processor)
+        let mut processor = Running::start(binary("processor", &dir));
+        let good = oracle::read(&csv).good.len() as u64;
+        processor.until("headway_processor_records_in_total", good);
+        let peak = processor.peak();
+        processor.stop();
+        peak
     });
     eprintln!(
         "{} MiB after 60,000 rows, {} MiB after 960,000",

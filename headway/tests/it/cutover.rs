@@ -1,19 +1,14 @@
 //! From one application to the next, as a user does it: binaries, one after another, over one embedded log.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::binaries::{binary, configure};
+use crate::binaries::{Running, binary, configure};
 use crate::oracle;
 use crate::run::{assert_complete, generate, headway, ledger, text};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The lines of a file in two files, each with the header.
 fn halves(csv: &Path) -> [PathBuf; 2] {
@@ -41,26 +36,6 @@ fn done(mut command: Command) -> Output {
     output
 }
 
-fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-/// A metric of a running processor.
-fn metric(address: SocketAddr, name: &str) -> Option<u64> {
-    let answer = get(address, "/metrics")?;
-    let mut lines = answer.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    Some(value.parse::<f64>().ok()? as u64)
-}
-
 /// Runs a processor until it has taken this many rows, and stops it in order.
 fn take(dir: &Path, arguments: &[&str], rows: u64) {
     take_until(dir, arguments, "headway_processor_records_in_total", rows);
@@ -68,29 +43,11 @@ fn take(dir: &Path, arguments: &[&str], rows: u64) {
 
 /// The same, until a metric has come to this.
 fn take_until(dir: &Path, arguments: &[&str], name: &str, least: u64) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
     let mut command = binary("processor", dir);
-    let mut child = command
-        .args(arguments)
-        .env("HEADWAY_TELEMETRY_HTTP_ADDRESS", address.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while metric(address, name) < Some(least) {
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let stopped = Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status();
-    assert!(stopped.unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    command.args(arguments);
+    let mut processor = Running::start(command);
+    processor.until(name, least);
+    processor.stop();
 }
 
 fn produce(dir: &Path, csv: &Path) {

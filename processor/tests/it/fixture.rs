@@ -178,6 +178,11 @@ impl Fixture {
         }
     }
 
+    /// Where the log is.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The same as it stands now, to be gone on with apart from this one.
     pub fn copy(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -443,8 +448,22 @@ impl Fixture {
         results
     }
 
+    /// Whether the shards have folded all partials that there are, and committed that.
+    pub fn folded(&self) -> bool {
+        let status = processor::status::read(self.log.as_ref(), APPLICATION, [], [QUERY]).unwrap();
+        let mut shards = status.shards.iter();
+        shards.all(|shard| shard.place.committed.is_some() && shard.place.lag == 0)
+    }
+
     pub fn ledger(&self) -> processor::ledger::QueryLedger {
         processor::ledger::read(self.log.as_ref(), APPLICATION, QUERY, "trips", 0).unwrap()
+    }
+}
+
+/// Whoever crashed in it is abandoned, and holds the log: its files are closed all the same.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.log.close();
     }
 }
 

@@ -177,8 +177,10 @@ fn an_unknown_schema_is_a_dead_letter_only_after_the_registry_has_answered() {
     options.lifecycle.drain();
     let progress = Arc::clone(&options.progress);
     let running = std::thread::spawn(move || processor::run(&options));
-    std::thread::sleep(Duration::from_millis(900));
-    assert!(!running.is_finished(), "it waits for the registry");
+    while registry.asked.load(Ordering::SeqCst) < 3 {
+        assert!(!running.is_finished(), "it waits for the registry");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(progress.totals().rows_in, 0);
     assert!(fixture.records("trips.dlq").is_empty());
     registry.away.store(false, Ordering::SeqCst);

@@ -13,17 +13,20 @@ use crate::fixture::{Fixture, MINUTE_MS, Trip, assert_same, job_sql, naive, trip
 /// Behind all rows of these tests.
 const NOW_MS: i64 = 1_500_000_000_000;
 
-/// Waits until the running processor's totals are as wanted.
+/// Waits until the running processor's totals are as wanted, while its clock, which also says when to commit, goes on by a
+/// `step` at a time.
 fn wait_for(
     progress: &processor::progress::Progress,
+    (clock, step): (&ManualClock, Duration),
     what: &str,
     wanted: impl Fn(&Totals) -> bool,
 ) {
-    for _ in 0..500 {
+    for _ in 0..12_000 {
         if wanted(&progress.totals()) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        clock.advance(step);
+        std::thread::sleep(Duration::from_millis(5));
     }
     panic!("{what}: {:?}", progress.totals());
 }
@@ -211,14 +214,14 @@ fn without_idle_advance_the_last_windows_stay_open() {
     options.clock = Arc::clone(&clock) as _;
     let (lifecycle, progress) = (options.lifecycle.clone(), Arc::clone(&options.progress));
     let running = std::thread::spawn(move || processor::run(&options));
-    for _ in 0..60 {
-        clock.advance(Duration::from_secs(5));
-        std::thread::sleep(Duration::from_millis(10));
-    }
     let last = rows.iter().map(|trip| trip.pickup_ms).max().unwrap() - 10_000;
-    wait_for(&progress, "both partitions are read and idle", |totals| {
-        totals.watermark == Some(last)
-    });
+    let step = (&*clock, Duration::from_secs(5));
+    wait_for(
+        &progress,
+        step,
+        "both partitions are read and idle",
+        |totals| totals.watermark == Some(last),
+    );
     for _ in 0..20 {
         clock.advance(Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(5));
@@ -250,15 +253,9 @@ fn an_idle_partition_holds_nobody_back_and_when_all_are_idle_the_clock_closes() 
     options.clock = Arc::clone(&clock) as _;
     let (lifecycle, progress) = (options.lifecycle.clone(), Arc::clone(&options.progress));
     let running = std::thread::spawn(move || processor::run(&options));
-    // The worker's clock also says when to commit.
-    let step = |seconds: u64, times: usize| {
-        for _ in 0..times {
-            clock.advance(Duration::from_secs(seconds));
-            std::thread::sleep(Duration::from_millis(15));
-        }
-    };
-    step(1, 20);
-    wait_for(&progress, "rows are merged", |totals| {
+    // In steps so small that together they are shorter than the idle timeout, whenever the worker comes to its first look.
+    let small = (&*clock, Duration::from_millis(2));
+    wait_for(&progress, small, "rows are merged", |totals| {
         totals.merged == naive(&rows).values().map(|of| of.0 as u64).sum::<u64>()
     });
     assert_eq!(
@@ -266,20 +263,26 @@ fn an_idle_partition_holds_nobody_back_and_when_all_are_idle_the_clock_closes() 
         0,
         "the silent partition is not idle yet"
     );
-    step(1, 20);
     let all: usize = naive(&rows)
         .keys()
         .map(|(window, _)| window)
         .collect::<std::collections::BTreeSet<_>>()
         .len();
-    wait_for(&progress, "the idle partition is left aside", |totals| {
-        totals.closed > 0
-    });
-    // By now both are idle; their clock goes on until the last window's end.
-    step(5, 30);
-    wait_for(&progress, "the clock closes the last window", |totals| {
-        totals.open == 0 && totals.closed >= all as u64
-    });
+    let second = (&*clock, Duration::from_secs(1));
+    wait_for(
+        &progress,
+        second,
+        "the idle partition is left aside",
+        |totals| totals.closed > 0,
+    );
+    // Once both are idle, their clock goes on until the last window's end.
+    let seconds = (&*clock, Duration::from_secs(5));
+    wait_for(
+        &progress,
+        seconds,
+        "the clock closes the last window",
+        |totals| totals.open == 0 && totals.closed >= all as u64,
+    );
     lifecycle.stop();
     running.join().unwrap().unwrap();
     assert_same(&fixture.results(), &naive(&rows), "closed by the clock");

@@ -19,7 +19,7 @@ fn row(pickup_ms: i64) -> Trip {
     }
 }
 
-/// Runs a job until all rows are merged, lets `look` look, and stops.
+/// Runs a job until all rows are merged and every partition is read to its end, lets `look` look, and stops.
 fn watched(
     fixture: &Fixture,
     sql: String,
@@ -29,15 +29,16 @@ fn watched(
     let options = fixture.options(sql);
     let (lifecycle, progress) = (options.lifecycle.clone(), Arc::clone(&options.progress));
     let running = std::thread::spawn(move || processor::run(&options));
-    for _ in 0..1000 {
-        if progress.totals().merged == rows {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let at_end = || {
+        let page = page(&progress);
+        page.sources.iter().all(|source| source.at_end)
+            && page.shards.iter().all(|shard| shard.answered)
+    };
+    while progress.totals().merged < rows || !at_end() || !fixture.folded() {
+        assert!(!running.is_finished(), "the job ended");
+        std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(progress.totals().merged, rows);
-    // Shards without rows may still have the last ranges to read.
-    std::thread::sleep(Duration::from_millis(200));
     look(&progress);
     lifecycle.stop();
     running.join().unwrap().unwrap();

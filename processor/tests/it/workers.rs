@@ -103,11 +103,11 @@ fn reads(options: &processor::Options) -> Vec<i32> {
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..12_000 {
         if is_so() {
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
     panic!("never: {what}");
 }
@@ -243,15 +243,14 @@ fn partitions_that_a_source_gets_while_the_job_runs_are_read_and_nothing_is_late
     });
     fixture.log.add_partitions("trips", 3).unwrap();
     until("the new ones are read", || reads(&options) == [0, 1, 2]);
+    until("the shards have heard of them", || fixture.folded());
     // The shards wait for them: the first partition's rows close no more windows.
     let closed = options.progress.totals().closed;
     fixture.write_to(&rows[400..800], |_| 0);
     until("the first one goes on", || {
         options.progress.totals().rows_in == 800
     });
-    until("they are folded", || {
-        fixture.ledger().merged == fixture.ledger().assigned
-    });
+    until("they are folded", || fixture.folded());
     assert_eq!(options.progress.totals().closed, closed);
     fixture.write_to(&rows[800..], |index| index as i32 % 3);
     options.lifecycle.drain();

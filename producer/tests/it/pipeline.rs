@@ -66,6 +66,13 @@ pub struct World {
     pub registry: Arc<EmbeddedRegistry>,
 }
 
+/// Whoever crashed in it is abandoned, and holds the log: its files are closed all the same.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.log.close();
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         let dir = TempDir::new().unwrap();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use producer::{Inputs, Mapping, Next, POSITIONS_TOPIC, ProducerError, Source, run, setup_topics};
 use proptest::prelude::*;
+use runtime::log::fault::{At, Fault, FaultLog};
 use runtime::log::{Log, NewRecord, ProducerOptions};
 
 use crate::pipeline::{HEADER, TOPIC, World, ids, rows};
@@ -158,36 +159,51 @@ fn files_that_cannot_be_read_are_all_named_before_anything_is_sent() {
 
 #[test]
 fn a_second_instance_fences_the_first_and_no_row_is_sent_twice() {
-    let world = World::new();
-    let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 400, &[])));
-    let mut slow = world.options(std::slice::from_ref(&path));
-    slow.rate = Some(200.0);
-    let progress = slow.progress.clone();
-    let first = std::thread::spawn(move || run(slow));
-    while progress.read() < 20 {
-        std::thread::sleep(Duration::from_millis(5));
+    for call in ["producer.begin", "producer.send", "producer.commit"] {
+        let world = World::new();
+        let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 60, &[])));
+        let log = FaultLog::with_fault(world.log.clone(), At::Call(call, 5), Fault::Pause);
+        let first = world.options_on(log.clone(), Source::Files(vec![path.clone()]));
+        let first = std::thread::spawn(move || run(first));
+        while !log.paused() {
+            assert!(!first.is_finished(), "{call}: it was done before");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let second = run(world.options(&[path])).unwrap();
+        assert!(second.finished, "{call}");
+        log.wake();
+        let error = first.join().unwrap().unwrap_err();
+        assert!(
+            matches!(error, ProducerError::Fenced { .. }),
+            "{call}: {error:?}"
+        );
+        world.assert_sent(&ids(0..60), &[]);
     }
-    let second = run(world.options(&[path])).unwrap();
-    assert!(second.finished);
-    let error = first.join().unwrap().unwrap_err();
-    assert!(matches!(error, ProducerError::Fenced { .. }), "{error:?}");
-    world.assert_sent(&ids(0..400), &[]);
 }
 
 #[test]
 fn a_stopped_run_commits_what_it_read_and_goes_on_from_there() {
     let world = World::new();
     let path = world.file("a.csv", &format!("{HEADER}{}", rows(0, 300, &[7])));
-    let mut options = world.options(std::slice::from_ref(&path));
+    // It stands still in the middle of the input, with rows in hand, while it is told to stop.
+    let log = FaultLog::with_fault(
+        world.log.clone(),
+        At::Call("producer.send", 150),
+        Fault::Pause,
+    );
+    let mut options = world.options_on(log.clone(), Source::Files(vec![path.clone()]));
     options.rate = Some(1000.0);
     options.commit_rows = 1_000_000;
     let (lifecycle, progress) = (options.lifecycle.clone(), options.progress.clone());
     let start = Instant::now();
     let running = std::thread::spawn(move || run(options));
-    while progress.in_hand() < 100 {
+    while !log.paused() {
+        assert!(!running.is_finished(), "it did not come so far");
         std::thread::sleep(Duration::from_millis(1));
     }
+    assert!(progress.in_hand() >= 100);
     lifecycle.stop();
+    log.wake();
     let stopped = running.join().unwrap().unwrap();
     assert!(!stopped.finished);
     assert!((100..300).contains(&stopped.read), "{stopped:?}");
@@ -222,19 +238,18 @@ fn a_position_behind_an_open_transaction_of_another_producer_is_waited_for() {
     };
     other.send(tombstone).unwrap();
     other.flush().unwrap();
-    let waiting = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(400));
-        other.commit().unwrap();
-    });
-    let start = Instant::now();
-    assert_eq!(
-        run(world.options(std::slice::from_ref(&path)))
-            .unwrap()
-            .read_now,
-        5
-    );
-    assert!(start.elapsed() >= Duration::from_millis(300));
-    waiting.join().unwrap();
+    let log = FaultLog::new(world.log.clone());
+    let options = world.options_on(log.clone(), Source::Files(vec![path.clone()]));
+    let running = std::thread::spawn(move || run(options));
+    while !log.trace().contains(&"consumer.poll") {
+        assert!(!running.is_finished(), "it read no positions");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // It has come to the open transaction. This is time for it to go on, if it did not wait.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!log.trace().contains(&"producer.send"), "{:?}", log.trace());
+    other.commit().unwrap();
+    assert_eq!(running.join().unwrap().unwrap().read_now, 5);
     assert_eq!(run(world.options(&[path])).unwrap().read_now, 0);
     world.assert_sent(&ids(0..5), &[]);
 }

@@ -111,7 +111,7 @@ fn the_command_over_chained_queries_survives_a_crash_at_any_call() {
 
 fn crash_at_any_call(start: &Start) {
     let steps = trace(start).len() as u64;
-    // A crash behind a call leaves what one before the next call does. Whoever crashes keeps its files open in this process.
+    // A crash behind a call leaves what one before the next call does.
     for step in 0..steps {
         survive(start, At::Step(step), Fault::CrashBefore);
     }

@@ -83,9 +83,10 @@ pub fn on_embedded(property: fn(&Target)) {
         name: "embedded".into(),
         log,
         address: None,
-        session: Duration::from_millis(800),
-        transaction: Duration::from_millis(800),
-        patience: Duration::from_secs(20),
+        // As long as brokers have it: a test that stands still for a moment, on a busy machine, is no member that is gone.
+        session: Duration::from_secs(6),
+        transaction: Duration::from_secs(5),
+        patience: Duration::from_secs(60),
     });
 }
 
@@ -142,7 +143,7 @@ pub fn broker_target(name: String, address: &str) -> Target {
         log,
         address: Some(address.into()),
         session: Duration::from_secs(6),
-        transaction: Duration::from_secs(2),
+        transaction: Duration::from_secs(5),
         patience: Duration::from_secs(60),
     }
 }

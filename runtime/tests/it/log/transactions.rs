@@ -204,7 +204,7 @@ pub fn a_transaction_past_its_timeout_is_aborted(target: &Target) {
         "{error}"
     );
     drop(producer);
-    let mut successor = initialised(target, &options);
+    let mut successor = initialised(target, &target.transactional(&id));
     successor.begin().expect("begun");
     put(&mut *successor, &partition, "in time");
     successor.commit().expect("committed");

@@ -55,6 +55,8 @@ fn an_outage_pauses_reading_within_its_memory_and_goes_on_without_loss() {
     let target = switched(&folder);
     let mut options = world.options(world.log.clone(), target.clone());
     options.flush_bytes = 64 << 10;
+    // Nothing but the outage is to be seen, however busy the machine is.
+    options.consumer.session_timeout = Duration::from_secs(60);
     let readiness = Readiness::new();
     options.condition = readiness.condition("documents");
     let edge = HttpEdge::start(

@@ -56,6 +56,13 @@ pub struct World {
     serial: u64,
 }
 
+/// Whoever crashed in it is abandoned, and holds the log: its files are closed all the same.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.log.close();
+    }
+}
+
 impl World {
     pub fn new(dir: &Path) -> Self {
         let log = open(dir);
@@ -338,9 +345,9 @@ pub fn open(dir: &Path) -> Arc<EmbeddedLog> {
     EmbeddedLog::open(dir, EmbeddedOptions::default()).unwrap()
 }
 
-/// Waits until something holds, for at most ten seconds.
+/// Waits until something holds, for at most a minute or so.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2_000 {
+    for _ in 0..12_000 {
         if holds() {
             return;
         }

@@ -106,6 +106,13 @@ pub struct World {
     next: i64,
 }
 
+/// Whoever crashed in it is abandoned, and holds the log: its files are closed all the same.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.log.close();
+    }
+}
+
 impl World {
     pub fn new(partitions: i32) -> Self {
         Self::with_topic(TopicSpec::new(TOPIC, partitions))
@@ -206,11 +213,14 @@ impl World {
             .unwrap()
     }
 
-    /// A run that ends by itself when all is written.
+    /// A run that ends by itself when all is written. It keeps its place in the group, however busy the machine is.
     pub fn options(&self) -> Options {
-        self.options_on(self.log.clone())
+        let mut options = self.options_on(self.log.clone());
+        options.consumer.session_timeout = Duration::from_secs(60);
+        options
     }
 
+    /// The same on a log that may let it crash: its place in the group is soon another's.
     pub fn options_on(&self, log: Arc<dyn Log>) -> Options {
         let lake = Lake::Store {
             store: self.store.clone(),

@@ -70,6 +70,8 @@ fn an_outage_is_waited_out_within_the_bounds_of_memory() {
     let mut options = world.options(world.log.clone(), server.target_at(&proxy.url()));
     options.topics = vec![server.settings()];
     options.flush_bytes = 64 << 10;
+    // Nothing but the outage is to be seen, however busy the machine is.
+    options.consumer.session_timeout = Duration::from_secs(60);
     let (metrics, progress) = (options.metrics.clone(), options.progress.clone());
     let (lifecycle, running) = start(options);
     eventually("the first documents are stored", || {
