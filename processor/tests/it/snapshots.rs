@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::ProcessorError;
 use processor::format::{CHECKSUM, NEWEST};
 use processor::offsets::ShardState;
+use processor::reset::Reset;
 use processor::snapshot::manifest;
+use processor::{Options, ProcessorError};
 use runtime::log::fault::{At, Fault, FaultLog};
 use runtime::log::{
     Bounds, Committed, ConsumerOptions, Log, NewRecord, OffsetCommit, ProducerOptions,
@@ -15,7 +16,7 @@ use runtime::log::{
 };
 
 use crate::fixture::{
-    APPLICATION, Fixture, Kept, SESSION_TIMEOUT, Trip, assert_same, job_sql, naive, trips,
+    APPLICATION, Fixture, Kept, QUERY, SESSION_TIMEOUT, Trip, assert_same, job_sql, naive, trips,
 };
 
 const STATE: &str = "test.per_minute.state";
@@ -33,15 +34,19 @@ fn shards(topic: &str) -> [TopicPartition; 2] {
 fn take(fixture: &Fixture, rows: &[Trip]) {
     let before = fixture.ledger().rows_in;
     fixture.write(rows);
-    let options = fixture.options(sql());
+    taken(fixture, fixture.options(sql()), before + rows.len() as u64);
+}
+
+/// Runs a job until it has taken and folded so many rows in all.
+fn taken(fixture: &Fixture, options: Options, rows: u64) {
     let lifecycle = options.lifecycle.clone();
-    let progress = Arc::clone(&options.progress);
     let running = std::thread::spawn(move || processor::run(&options));
-    while progress.totals().rows_in < before + rows.len() as u64 && !running.is_finished() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
     // Partials of the last ranges are folded in later commits.
-    while fixture.ledger().merged < fixture.ledger().assigned && !running.is_finished() {
+    let taken = || {
+        let ledger = fixture.ledger();
+        ledger.rows_in == rows && ledger.merged == ledger.assigned
+    };
+    while !taken() && !running.is_finished() {
         std::thread::sleep(Duration::from_millis(2));
     }
     lifecycle.stop();
@@ -248,6 +253,11 @@ fn a_dead_workers_open_transaction_is_waited_for() {
     options.lifecycle.drain();
     let progress = Arc::clone(&options.progress);
     let running = std::thread::spawn(move || processor::run(&options));
+    while progress.totals().restored >= 1.0 {
+        assert!(!running.is_finished(), "it did not wait");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Time to go on, if it did not wait.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!running.is_finished());
     assert!(progress.totals().restored < 1.0);
@@ -450,7 +460,7 @@ fn zombie(call: &'static str, nth: u64, meanwhile: Meanwhile, leaves: bool) -> b
     // What it would write and delete itself would hide what the zombie does.
     other.worker.snapshot_cost = u64::MAX;
     other.lifecycle.drain();
-    let start = |options: &processor::Options| {
+    let start = |options: &Options| {
         let options = options.clone();
         std::thread::spawn(move || processor::run(&options))
     };
@@ -532,4 +542,46 @@ fn of_a_zombies_snapshot_nothing_is_seen_and_no_partials_go() {
     }
     // How many there are depends on how much each commit finds.
     assert!(under_way > 10, "{under_way} of 60 had a snapshot under way");
+}
+
+#[test]
+fn a_worker_that_stood_still_behind_its_commit_deletes_nothing_of_an_application_begun_anew() {
+    let rows = trips(43, 500, 30_000);
+    let mut came_to_delete = 0;
+    for nth in 2..10 {
+        let what = format!("commit {nth}");
+        let fixture = Fixture::new(2);
+        fixture.write(&rows);
+        let at = At::Call("producer.commit", nth);
+        let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, Fault::PauseAfter);
+        let mut paused = fixture.options_over(Arc::clone(&log) as _, sql());
+        paused.worker.snapshot_cost = 1;
+        let zombie = std::thread::spawn({
+            let paused = paused.clone();
+            move || processor::run(&paused)
+        });
+        while !log.paused() {
+            assert!(!zombie.is_finished(), "{what}: it was done before");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fixture.forget_members();
+        let reset = Reset::plan(fixture.log.as_ref(), APPLICATION, [(QUERY, "per_minute")]);
+        reset.unwrap().run(fixture.log.as_ref(), true).unwrap();
+        // What the new one deleted itself would hide what the zombie does.
+        let mut anew = fixture.options(sql());
+        anew.worker.snapshot_cost = u64::MAX;
+        taken(&fixture, anew, rows.len() as u64);
+        paused.lifecycle.stop();
+        let snapshots = paused.metrics.snapshots.get();
+        log.wake();
+        // Whether it ends well or is refused is no matter.
+        let _ = zombie.join().unwrap();
+        came_to_delete += u32::from(paused.metrics.snapshots.get() > snapshots);
+        let starts = bounds(&fixture, PARTIALS).map(|bounds| bounds.start);
+        assert_eq!(starts, [0, 0], "{what}: partials are gone");
+        finish(&fixture).unwrap();
+        assert_same(&fixture.results(), &naive(&rows), &what);
+    }
+    // Where a commit holds the end of a snapshot, the partials before it would have gone.
+    assert!(came_to_delete > 1, "{came_to_delete} of 8");
 }

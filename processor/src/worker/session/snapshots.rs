@@ -7,7 +7,7 @@
 //!   behind it     partials below O are deleted
 //! ```
 
-use runtime::log::{LogError, NewRecord, Offset, TopicPartition};
+use runtime::log::{Log, LogError, NewRecord, Offset, TopicPartition};
 
 use super::Session;
 use crate::snapshot::SnapshotError;
@@ -159,6 +159,23 @@ fn send(
     Ok(record.key.len() + record.value.as_ref().map_or(0, Vec::len))
 }
 
+/// Deletes the records of a partition below an offset if its topic is still the one of this id; says whether it is.
+///
+/// A worker that stood still behind its commit may find that its application was begun anew meanwhile, with topics of the same
+/// names. DeleteRecords itself names a topic by nothing else, so that what can be done is to look right before.
+fn delete_of(
+    log: &dyn Log,
+    partition: &TopicPartition,
+    before: Offset,
+    topic_id: Option<&str>,
+) -> Result<bool, LogError> {
+    let found = log.topic(&partition.topic)?;
+    if found.is_none_or(|found| Some(found.id.as_str()) != topic_id) {
+        return Ok(false);
+    }
+    log.delete_records(partition, before).map(|()| true)
+}
+
 impl Session<'_> {
     /// Begins snapshots that are due, and sends parts of those that are on their way, in the open transaction.
     pub(super) fn send_snapshots(&mut self) -> Result<(), WorkerError> {
@@ -212,8 +229,16 @@ impl Session<'_> {
             let Some(before) = snapshots.to_delete.filter(|_| due) else {
                 continue;
             };
-            match self.worker.log.delete_records(partition, before) {
-                Ok(()) => snapshots.to_delete = None,
+            let topic_id = self.merges.get(partition).and_then(|merge| {
+                let folded = self.worker.job.queries[merge.query_index].folded.as_ref();
+                folded.map(|folded| folded.partials_topic_id.as_str())
+            });
+            match delete_of(self.worker.log.as_ref(), partition, before, topic_id) {
+                Ok(true) => snapshots.to_delete = None,
+                Ok(false) => {
+                    snapshots.to_delete = None;
+                    tracing::warn!(%partition, before, "the partials topic was deleted or created again meanwhile: none of its records are deleted");
+                }
                 Err(error) => {
                     snapshots.delete_at_ms = now_ms.saturating_add(DELETE_AGAIN_MS);
                     tracing::warn!(%partition, before, error = %chain(&error), "partials that a snapshot covers can't be deleted yet");

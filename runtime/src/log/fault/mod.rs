@@ -53,6 +53,8 @@ pub enum Fault {
     NotAllowed,
     /// The process stands still before the call takes effect, until [`FaultLog::wake`].
     Pause,
+    /// The call takes effect, and the process stands still before it returns, until [`FaultLog::wake`].
+    PauseAfter,
     /// The log has timed the producer's transaction out, as when its process or the broker stood still for too long: the
     /// transaction is aborted, and this call and all later ones fail with [`LogError::Fenced`]. Of producers' calls only.
     TimedOut,
@@ -114,7 +116,7 @@ impl FaultLog {
 }
 
 impl FaultLog {
-    /// Whether a process stands still ([`Fault::Pause`]).
+    /// Whether a process stands still ([`Fault::Pause`], [`Fault::PauseAfter`]).
     pub fn paused(&self) -> bool {
         self.steps.state().pause == Pause::Paused
     }

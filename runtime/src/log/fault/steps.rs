@@ -105,6 +105,11 @@ impl Steps {
                 self.pause();
                 call()
             }
+            Some(Fault::PauseAfter) => {
+                let outcome = call();
+                self.pause();
+                outcome
+            }
         }
     }
 
