@@ -50,7 +50,8 @@ impl Partition {
         let (mut clean, mut dirty) = (0, 0);
         {
             let state = lock(&self.state);
-            for segment in &state.segments[..state.segments.len() - 1] {
+            let completed = state.segments.split_last().map(|(_, completed)| completed);
+            for segment in completed.unwrap_or_default() {
                 *(if segment.base < state.clean_to {
                     &mut clean
                 } else {

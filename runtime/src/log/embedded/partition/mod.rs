@@ -28,7 +28,7 @@ pub(super) struct Partition {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// In offset order, never empty; the last one is written to.
+    /// In offset order, never empty before it is gone; the last one is written to.
     pub segments: Vec<Segment>,
     pub start: Offset,
     pub end: Offset,
@@ -137,9 +137,11 @@ impl Partition {
         }
     }
 
-    /// Refuses everything from now on, and waits for a write that is under way.
+    /// Refuses everything from now on, and waits for a write that is under way. Its files are closed, whoever holds it still.
     pub fn retire(&self, why: Gone) {
-        lock(&self.state).gone.get_or_insert(why);
+        let mut state = lock(&self.state);
+        state.gone.get_or_insert(why);
+        state.segments.clear();
     }
 
     /// Writes the records of a frame, in a transaction if `txn` is not 0.
@@ -232,7 +234,8 @@ impl Partition {
 
     #[allow(clippy::expect_used)]
     fn active<'a>(&self, state: &'a mut State) -> &'a mut Segment {
-        // Segments are created with the partition, and only completed ones are ever removed.
+        // Segments are created with the partition, and only completed ones are removed before it is gone; whoever comes here
+        // has looked whether it is usable.
         state
             .segments
             .last_mut()

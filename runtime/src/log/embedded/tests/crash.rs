@@ -422,3 +422,28 @@ fn a_changed_byte_is_found_wherever_it_is() {
         matches!(&refused, Some(LogError::Storage { detail, .. }) if detail.contains("damaged at byte 0"))
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn of_a_closed_log_no_segment_stays_open_whoever_was_abandoned_in_it() {
+    let fixture = Fixture::new();
+    fixture.topic("t", 3);
+    let open = || {
+        let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = files.filter_map(|file| fs::read_link(file.path()).ok());
+        let ours = paths.filter(|path| path.starts_with(fixture.dir.path()));
+        let segments = ours.filter(|path| path.extension().is_some_and(|found| found == "seg"));
+        segments.count()
+    };
+    let mut producer = fixture.transactional("p");
+    producer.begin().unwrap();
+    send(&mut *producer, "t", 0, "k", "x");
+    producer.flush().unwrap();
+    let mut consumer = fixture.member("g", &["t"]);
+    assert!(consumer.poll(NOW, 10).unwrap().is_some());
+    assert!(open() >= 3);
+    // Neither closed nor dropped, as those of a process that was killed.
+    std::mem::forget((producer, consumer));
+    fixture.log.close();
+    assert_eq!(open(), 0);
+}
