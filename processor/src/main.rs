@@ -29,6 +29,7 @@ use runtime::shutdown::on_signals;
   processor check job.sql --schema trips=taxi_trip.avsc      the same without a registry
   processor explain job.sql                                  fragments, topics, state and time of its queries
   processor offsets show                                     how far is the configured application?
+  processor offsets show --job new.sql --application-id b    how far is another one?
   processor cutover old.sql --from taxi --to taxi-2          the changed job goes on where the old one stops
   processor reset --dry-run                                  what would it take to begin anew?
   processor upgrade                                          in which format is it written, and who reads which?")]
@@ -36,13 +37,13 @@ struct Cli {
     #[command(flatten)]
     config: ConfigArgs,
     /// The job: a file of SQL statements
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     job: Option<String>,
     /// The name under which the job runs; a changed job needs another one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     application_id: Option<String>,
     /// The application whose queries this one takes over, once `processor cutover` hands it over
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     takes_over: Option<String>,
     /// How many workers this process runs
     #[arg(long, value_name = "N")]

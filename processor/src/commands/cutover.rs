@@ -23,9 +23,9 @@ use crate::options;
 /// Exits with 1 if it is refused: then nothing is decided, and the old one can go on. It can be run again at any time.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CutoverArgs {
-    /// The job of the application that is handed over
+    /// The job of the application that is handed over [default: that of --job, or the configured one, processor.job]
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
     /// The application that is handed over [default: the configured processor.takes_over]
     #[arg(long, value_name = "NAME")]
     from: Option<String>,
@@ -54,7 +54,8 @@ pub fn run_cutover(args: &CutoverArgs, config: &Config) -> anyhow::Result<Exit> 
         )
         .into());
     }
-    let Some(script) = script(Some(&args.file), config)? else {
+    let file = args.file.as_ref().unwrap_or(&settings.job);
+    let Some(script) = script(Some(file), config)? else {
         return Ok(Exit::Failed);
     };
     let log = connect_log(&config.log)?;
@@ -78,7 +79,7 @@ pub fn run_cutover(args: &CutoverArgs, config: &Config) -> anyhow::Result<Exit> 
     let registry = connect_registry(&config.registry)?;
     let handed_over = cutover.run(&options::of_predecessor(
         config,
-        &args.file,
+        file,
         &cutover,
         (log, registry),
     )?)?;

@@ -34,7 +34,7 @@ pub use upgrade::{UpgradeArgs, run_upgrade};
 /// Exits with 0 if the job can run, with 1 if it is refused, and with 2 if a file can't be read.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CheckArgs {
-    /// The job [default: the configured one, processor.job]
+    /// The job [default: that of --job, or the configured one, processor.job]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// A topic's Avro schema from a file: without a registry if there is one for each source. Can be repeated

@@ -26,7 +26,7 @@ pub enum OffsetsCommand {
 /// Of all members together, whether they run or not. Exits with 1 if a partition can't go on from where it stands.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ShowArgs {
-    /// The job [default: the configured one, processor.job]
+    /// The job [default: that of --job, or the configured one, processor.job]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Print JSON
@@ -40,7 +40,7 @@ pub struct ShowArgs {
 /// names it. All members must be stopped.
 #[derive(clap::Args, Clone, Debug)]
 pub struct AcceptArgs {
-    /// The job [default: the configured one, processor.job]
+    /// The job [default: that of --job, or the configured one, processor.job]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Say what would be done, and do nothing

@@ -14,7 +14,8 @@ use super::ask::{agreed, done, print, script};
 /// Says first exactly what is deleted. All members must be stopped. The next start reads the sources from their beginnings.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ResetArgs {
-    /// The job, whose queries are reset beside those on record [default: the configured one, processor.job]
+    /// The job, whose queries are reset beside those on record [default: that of --job, or the configured one,
+    /// processor.job]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Delete the topics of results as well

@@ -4,6 +4,7 @@
 mod apart;
 mod check;
 mod closes;
+mod commands;
 mod crash;
 mod cutover;
 mod fixture;
