@@ -14,6 +14,7 @@ mod clauses;
 mod columns;
 mod from;
 mod joins;
+mod names;
 mod options;
 mod reference;
 mod select;

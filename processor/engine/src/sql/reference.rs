@@ -5,8 +5,9 @@ use std::path::Path;
 
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 
+use super::names::declare;
 use super::options::{Options, format};
-use super::statement::{Reader, declare};
+use super::statement::Reader;
 use super::{JobError, Location, ReferenceTable, Script, TableOrigin, columns};
 
 const OPTIONS: [&str; 4] = ["path", "topic", "key", "format"];
