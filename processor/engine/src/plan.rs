@@ -18,6 +18,7 @@ mod compile;
 mod context;
 mod fingerprint;
 mod finish;
+mod fragments;
 mod groups;
 mod intervals;
 mod join;
@@ -44,7 +45,7 @@ use crate::reference::Tables;
 use crate::sql::{JobError, Join, Script, Sink, Source};
 use crate::window::Window;
 pub(crate) use check::{aggregate_texts, group_texts};
-use groups::Fragments;
+use fragments::Fragments;
 pub(crate) use scan::{FIRST_MS, LAST_MS};
 
 /// The version of the partial rows' layout and of the fingerprint's text. It stands in every fingerprint.

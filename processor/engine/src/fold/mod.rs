@@ -10,9 +10,12 @@
 //! It reads no clock and depends on nothing but the log: whoever folds the same partials holds the same state, and gets
 //! the same late rows and closed windows at the same offsets. That is why the partials topic is the changelog.
 
+mod admit;
+mod applied;
 mod blocks;
 mod check;
 mod closed;
+mod error;
 mod image;
 mod keyed;
 mod open;
@@ -26,17 +29,20 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use admit::touched_at;
+pub use applied::{Applied, Counts, LateRows, OpenWindow};
 pub use blocks::Block;
 use blocks::Keeping;
 pub use closed::{ClosedPieces, ClosedWindow};
+pub use error::FoldError;
 pub use image::{Head, IMAGE_VERSION, Image, ImageError, ImageRun};
 use keyed::Keyed;
 use panes::Panes;
 
 use crate::history::History;
-use crate::partial::{FORMAT_VERSION, Header, OLDEST_FORMAT};
-use crate::plan::{FragmentError, Query, TOUCHED};
-use crate::spill::{InMemory, Spill, SpillError};
+use crate::partial::Header;
+use crate::plan::Query;
+use crate::spill::{InMemory, Spill};
 use crate::sql::Emit;
 use crate::watermark::{PartitionTime, Watermark};
 use crate::window::Window;
@@ -112,111 +118,6 @@ struct Taken {
     merged: u64,
     /// Those that were late.
     late: Vec<LateRows>,
-}
-
-/// A window that is not closed yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenWindow {
-    /// Its start, in milliseconds since 1970.
-    pub start: i64,
-    /// The first millisecond behind it.
-    pub end: i64,
-    /// How many partial rows it holds, an upper bound for its groups.
-    pub partial_rows: usize,
-}
-
-/// What a shard has taken, since the query's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Counts {
-    /// Row × window pairs merged into windows.
-    pub merged: u64,
-    /// Row × window pairs that came after their window was closed.
-    pub late: u64,
-    /// Windows closed.
-    pub closed: u64,
-    /// Partials skipped because their range had been taken before.
-    pub duplicates: u64,
-}
-
-/// Rows that came after their window was closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LateRows {
-    /// The window's start, in milliseconds since 1970.
-    pub window_start: i64,
-    /// The first millisecond behind it.
-    pub window_end: i64,
-    /// How many source rows.
-    pub rows: u64,
-}
-
-/// What one partials record did.
-#[derive(Clone, Debug, Default)]
-pub struct Applied {
-    /// Its rows that were late, by window, in order of window.
-    pub late: Vec<LateRows>,
-    /// The windows that it closed and that another job gave ([`Fold::go_on_from`]), in order of end, before all others.
-    pub given_before: Vec<ClosedWindow>,
-    /// The windows that it closed, in order of end.
-    pub closed: Vec<ClosedWindow>,
-    /// Whether its range had been taken before, so that it was skipped.
-    pub duplicate: bool,
-}
-
-/// Why a partials record can't be applied. None of these heals by itself: the log or the job is not what it was.
-#[derive(Debug, thiserror::Error)]
-pub enum FoldError {
-    /// Written by another version of the program.
-    #[error(
-        "the partials are in format {found}; this program reads formats {OLDEST_FORMAT} to {FORMAT_VERSION}"
-    )]
-    Format {
-        /// The record's format.
-        found: u32,
-    },
-    /// Written by another job.
-    #[error(
-        "the partials were written by a job with another fingerprint than this one's; run the changed job under a new application id"
-    )]
-    Fingerprint,
-    /// The source topic is not the one that was read before.
-    #[error(
-        "the source topic was deleted and created again: its id was {was}, and is {is}; run the job under a new application id"
-    )]
-    TopicId {
-        /// The id so far.
-        was: String,
-        /// The record's.
-        is: String,
-    },
-    /// A range does not begin where the last one ended.
-    #[error(
-        "source partition {partition}: the range {start} to {end} does not follow on {expected}, where the last one ended: rows would be lost or counted twice"
-    )]
-    Gap {
-        /// The source partition.
-        partition: i32,
-        /// Where it should begin.
-        expected: i64,
-        /// Where it begins.
-        start: i64,
-        /// Where it ends.
-        end: i64,
-    },
-    /// The rows do not have the columns of this query's partials.
-    #[error("the partial rows do not have this job's columns")]
-    Columns,
-    /// A row's window or count of source rows is none.
-    #[error(
-        "the partial rows name windows or counts of rows that cannot be: something else writes to the partials topic"
-    )]
-    Rows,
-    /// Merging failed.
-    #[error(transparent)]
-    Fragment(#[from] FragmentError),
-    /// Rows can't be kept, or not be read back.
-    #[error(transparent)]
-    Spill(#[from] SpillError),
 }
 
 impl Fold {
@@ -412,49 +313,6 @@ impl Fold {
             keyed.forget_changes();
         }
     }
-
-    /// Checks that a record belongs here and follows on the last one of its partition. False: taken before.
-    fn admit(&mut self, header: &Header) -> Result<bool, FoldError> {
-        if !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&header.version) {
-            return Err(FoldError::Format {
-                found: header.version,
-            });
-        }
-        if header.fingerprint != self.fingerprint {
-            return Err(FoldError::Fingerprint);
-        }
-        match &self.topic_id {
-            Some(was) if *was != header.topic_id => {
-                return Err(FoldError::TopicId {
-                    was: was.clone(),
-                    is: header.topic_id.clone(),
-                });
-            }
-            Some(_) => {}
-            None => self.topic_id = Some(header.topic_id.clone()),
-        }
-        let gap = |expected| FoldError::Gap {
-            partition: header.partition,
-            expected,
-            start: header.start,
-            end: header.end,
-        };
-        match self.ranges.get(&header.partition) {
-            _ if header.end < header.start => return Err(gap(header.start)),
-            Some(&expected) if header.start == expected => {}
-            Some(&expected)
-                if self
-                    .gaps
-                    .contains(&(header.partition, expected, header.start)) => {}
-            Some(&expected) if header.end <= expected && header.start < expected => {
-                return Ok(false);
-            }
-            Some(&expected) => return Err(gap(expected)),
-            None => {}
-        }
-        self.ranges.insert(header.partition, header.end);
-        Ok(true)
-    }
 }
 
 fn time_of(header: &Header) -> PartitionTime {
@@ -483,33 +341,6 @@ fn source_rows(partial: &RecordBatch) -> u64 {
         .column(partial.num_columns() - 2)
         .as_primitive::<Int64Type>();
     arrow::compute::sum(counts).map_or(0, |sum| u64::try_from(sum).unwrap_or(0))
-}
-
-/// The rows with the offset that brought them, after a check that they have the query's columns.
-fn touched_at(query: &Query, rows: &RecordBatch, offset: i64) -> Result<RecordBatch, FoldError> {
-    let same = rows.num_columns() == query.partial.fields().len()
-        && rows
-            .schema()
-            .fields()
-            .iter()
-            .zip(query.partial.fields())
-            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
-    if !same
-        || query
-            .partial
-            .fields()
-            .last()
-            .is_none_or(|field| field.name() != TOUCHED)
-    {
-        return Err(FoldError::Columns);
-    }
-    if !check::is_possible(query.window, rows) {
-        return Err(FoldError::Rows);
-    }
-    let mut columns = rows.columns().to_vec();
-    let last = columns.len() - 1;
-    columns[last] = Arc::new(Int64Array::from_value(offset, rows.num_rows()));
-    RecordBatch::try_new(Arc::clone(&query.partial), columns).map_err(|_| FoldError::Columns)
 }
 
 /// Partial rows under another window start.

@@ -9,7 +9,7 @@ use datafusion_expr::Expr;
 use super::check::key_type;
 use super::compile::unqualified;
 use super::context::{Context, WINDOW_COLUMNS};
-use super::groups::GroupColumn;
+use super::fragments::GroupColumn;
 use super::parts::{Parts, take_apart};
 use super::{Query, Settings, check, limits, lookups, names, record_time, risk, rows};
 use crate::sql::{

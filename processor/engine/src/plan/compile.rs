@@ -18,7 +18,7 @@ use datafusion_physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::build::Job;
-use super::groups::{Aggregate, Fragments, GroupColumn, Top};
+use super::fragments::{Aggregate, Fragments, GroupColumn, Top};
 use super::lookups::{Lookup, compiled, described, simplified_keys};
 use super::parts::Parts;
 use super::reads::Reads;

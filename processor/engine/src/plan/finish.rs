@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::{DataFusionError, Result};
 
-use super::groups::{Fragments, GroupColumn, Groups, Top, Values, check_columns, filled};
+use super::fragments::{Fragments, GroupColumn, Top};
+use super::groups::{Groups, Values, check_columns, filled};
 use super::scan::{mask, timestamps};
 use crate::history::History;
 use crate::window::Window;

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use datafusion_common::Result;
 
-use super::groups::Fragments;
+use super::fragments::Fragments;
 use crate::window::Window;
 
 impl Fragments {

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::{Result, internal_datafusion_err};
 
-use super::groups::Fragments;
+use super::fragments::Fragments;
 use super::scan::mask;
 use crate::reference::{Snapshot, Tables};
 

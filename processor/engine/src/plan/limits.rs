@@ -4,7 +4,7 @@ use datafusion_expr::Expr;
 
 use super::build::Job;
 use super::context::WINDOW_COLUMNS;
-use super::groups::GroupColumn;
+use super::fragments::GroupColumn;
 use super::lookups::Lookup;
 use super::parts::Parts;
 use super::{check, score};

@@ -12,7 +12,7 @@ use datafusion_expr::{Expr, JoinType, LogicalPlan, Operator, binary_expr, try_ca
 use super::build::Job;
 use super::compile::{physical, simplify};
 use super::reads::Reads;
-use super::{check, groups};
+use super::{check, fragments};
 use crate::sql::{JobError, Join, ReferenceTable};
 
 /// What a query reads from: the source, and what it is joined with, in the order of the text.
@@ -241,11 +241,11 @@ pub(super) fn simplified_keys(
 pub(super) fn compiled(
     lookups: &[Lookup],
     reads: &Reads,
-) -> datafusion_common::Result<Vec<groups::Lookup>> {
+) -> datafusion_common::Result<Vec<fragments::Lookup>> {
     let compile = |(place, lookup): (usize, &Lookup)| {
         let before = reads.before(place);
         let keys = lookup.keys.iter().map(|key| physical(key, before));
-        Ok(groups::Lookup {
+        Ok(fragments::Lookup {
             table: lookup.join.table.clone(),
             inner: lookup.join.inner,
             keys: keys.collect::<datafusion_common::Result<_>>()?,

@@ -8,7 +8,7 @@ use datafusion_expr::{Expr, LogicalPlan};
 
 use super::build::Job;
 use super::compile::{conditioned, physical, simplify};
-use super::groups::Fragments;
+use super::fragments::Fragments;
 use super::lookups::{self, Lookup, compiled, described, relations, simplified_keys};
 use super::reads::Reads;
 use super::{FORMAT, Query, Spread, WINDOW_START, check, record_time, score};

@@ -16,7 +16,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result, exec_datafusion_err, internal_err};
 use datafusion_physical_expr::PhysicalExpr;
 
-use super::groups::{Evaluated, Fragments, Groups, check_columns};
+use super::fragments::Fragments;
+use super::groups::{Evaluated, Groups, check_columns};
 use super::join::{Left, Opened};
 use super::{DeadRow, Scanned};
 use crate::reference::Tables;
