@@ -9,7 +9,9 @@
 //!
 //! A bad record never touches the rows pushed before it, and costs memory in proportion to its own length only.
 
+mod arrow_schema;
 mod cursor;
+mod error;
 mod flat;
 mod general;
 mod json;
@@ -23,14 +25,16 @@ use apache_avro::Schema;
 use apache_avro::schema::{RecordSchema, ResolvedSchema};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, concat_batches, interleave_record_batch};
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 
-use self::cursor::Fault;
+pub(crate) use self::arrow_schema::arrow_schema;
+pub use self::error::{BadRecord, DecodeError, PushError};
+use self::error::{bad, flat_fault, refused_by_registry};
 use self::flat::{Columns, Program};
 use self::general::General;
 pub use self::json::JsonDecoder;
 use crate::registry::compatibility::{self, Rule};
-use crate::{Registry, RegistryError, SchemaId, avro, wire};
+use crate::{Registry, SchemaId, avro, wire};
 
 /// The most rows of a batch.
 pub const MAX_ROWS: usize = 1 << 20;
@@ -40,50 +44,6 @@ pub const MAX_BYTES: usize = 256 << 20;
 
 /// What the defaults of all rows of a batch may take.
 const MAX_DEFAULT_BYTES: usize = 512 << 20;
-
-/// A record that can't become a row: a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct BadRecord {
-    /// A short code: `not_framed`, `unknown_schema`, `unusable_schema`, `unresolvable_schema`, `undecodable`,
-    /// `trailing_bytes` or `too_large`; of JSON `not_json`, `wrong_type`, `missing_field` or `too_large`.
-    pub reason: &'static str,
-    /// What exactly is wrong, for people.
-    pub detail: String,
-    /// The writer's schema, where the framing could be read.
-    pub schema_id: Option<SchemaId>,
-}
-
-/// Why a record was not taken.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum PushError {
-    /// It is a dead letter. The decoder and its rows are as they were.
-    #[error("bad record: {0}")]
-    Bad(BadRecord),
-    /// The registry can't say what its schema is: pause and push the same record again later.
-    #[error(transparent)]
-    Registry(RegistryError),
-    /// The batch is as large as it may be: flush, then push the same record again.
-    #[error("the batch is full: flush it, then push the record again")]
-    Full,
-}
-
-/// Why a decoder can't be made, or a batch can't be built.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The reader's schema can't be used.
-    #[error("the reader's schema can't be used: {detail}")]
-    ReaderSchema {
-        /// Why.
-        detail: String,
-    },
-    /// Arrow refuses the columns: a fault in this program. The batch's rows are lost; start again from the last commit.
-    #[error("the batch can't be built: {detail}")]
-    Build {
-        /// What Arrow says.
-        detail: String,
-    },
-}
 
 /// Decodes the framed Avro records of one topic into Arrow batches of the reader's schema, whatever schemas they were
 /// written with.
@@ -310,38 +270,6 @@ impl std::fmt::Debug for BatchDecoder {
     }
 }
 
-fn bad(reason: &'static str, detail: String, schema_id: Option<SchemaId>) -> PushError {
-    PushError::Bad(BadRecord {
-        reason,
-        detail,
-        schema_id,
-    })
-}
-
-#[cold]
-fn flat_fault(at: &flat::FieldFault<'_>, id: SchemaId) -> PushError {
-    match at.fault {
-        Fault::Trailing(_) => bad("trailing_bytes", at.fault.to_string(), Some(id)),
-        fault => bad(
-            "undecodable",
-            format!("field `{}`: {fault}", at.field),
-            Some(id),
-        ),
-    }
-}
-
-/// What the registry's refusal means for a record that carries the number.
-fn refused_by_registry(error: RegistryError, id: SchemaId) -> PushError {
-    match error {
-        RegistryError::Unknown { .. } => bad("unknown_schema", error.to_string(), Some(id)),
-        RegistryError::Invalid { .. } => bad("unusable_schema", error.to_string(), Some(id)),
-        RegistryError::Unavailable { .. }
-        | RegistryError::Incompatible { .. }
-        | RegistryError::NotAllowed { .. }
-        | RegistryError::Storage { .. } => PushError::Registry(error),
-    }
-}
-
 fn compile(
     id: SchemaId,
     text: &str,
@@ -377,53 +305,6 @@ fn compile(
     let step = walk::compile(&writer, names.get_names()).map_err(unusable)?;
     let general = General::new(id, text, reader_text, step).map_err(unresolvable)?;
     Ok(Writer::General(Box::new(general)))
-}
-
-/// The Arrow schema of an Avro schema, as arrow-avro maps it; without metadata, which differs with the writer.
-pub(crate) fn arrow_schema(avro_schema: &str) -> Result<SchemaRef, String> {
-    let parsed = avro::parse(avro_schema)?;
-    let names = ResolvedSchema::new(&parsed).map_err(|e| e.to_string())?;
-    walk::compile(&parsed, names.get_names())?;
-    let mapped = general::decoder(0, avro_schema, avro_schema)?.schema();
-    for field in mapped.fields() {
-        let data_type = field.data_type();
-        let empty = matches!(data_type, DataType::Struct(of) if of.is_empty());
-        if empty || inside(data_type).into_iter().any(makes_no_column) {
-            return Err(format!(
-                "field `{}` is or holds a record without fields, or holds null in a place of its own: no column",
-                field.name()
-            ));
-        }
-    }
-    let fields: Vec<Field> = mapped
-        .fields()
-        .iter()
-        .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
-        .collect();
-    Ok(Arc::new(ArrowSchema::new(fields)))
-}
-
-/// Whether arrow-avro can't build a nested column of this type.
-fn makes_no_column(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Null => true,
-        DataType::Struct(fields) if fields.is_empty() => true,
-        other => inside(other).into_iter().any(makes_no_column),
-    }
-}
-
-/// The types within a nested type. Null is at home among the branches of a union.
-fn inside(data_type: &DataType) -> Vec<&DataType> {
-    match data_type {
-        DataType::Struct(fields) => fields.iter().map(|f| f.data_type()).collect(),
-        DataType::List(item) | DataType::Map(item, _) => vec![item.data_type()],
-        DataType::Union(branches, _) => branches
-            .iter()
-            .map(|(_, branch)| branch.data_type())
-            .filter(|t| **t != DataType::Null)
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// A batch of this schema; nested types are made its own where only metadata tells them apart.
