@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use schemas::{
-    Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry, RegistryError,
+    Admin, Credentials, EmbeddedRegistry, HttpRegistry, HttpRegistryOptions, Registry,
+    RegistryError,
 };
 
 const V1: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
@@ -120,7 +121,8 @@ fn error(status: u16, code: u32, message: &str) -> (u16, String) {
 
 /// The routes of Confluent's API that a client of ours needs.
 fn route(method: &str, path: &str, body: &[u8], registry: &EmbeddedRegistry) -> (u16, String) {
-    let path = path.split('?').next().unwrap().trim_matches('/');
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let path = path.trim_matches('/');
     let parts: Vec<&str> = path.split('/').collect();
     match (method, parts.as_slice()) {
         ("GET", ["schemas", "ids", "99"]) => (
@@ -151,6 +153,13 @@ fn route(method: &str, path: &str, body: &[u8], registry: &EmbeddedRegistry) -> 
             Ok(schema) => (200, serde_json::json!({"schema": *schema}).to_string()),
             Err(_) => error(404, 40403, "Schema not found"),
         },
+        // Two at once.
+        ("GET", ["subjects"]) => {
+            let offset = query.strip_prefix("offset=").unwrap_or("0");
+            let subjects = registry.subjects().unwrap().into_iter();
+            let page: Vec<_> = subjects.skip(offset.parse().unwrap()).take(2).collect();
+            (200, serde_json::json!(page).to_string())
+        }
         ("GET", ["subjects", subject, "versions", "latest"]) => match registry
             .latest(subject)
             .unwrap()
@@ -248,6 +257,20 @@ fn an_older_version_keeps_its_number() {
     // Readers of it can't read the last version, but it is there.
     let registry = client(&[server.url()], &Clock::new());
     assert_eq!(registry.register("t-value", V1).unwrap(), 1);
+}
+
+#[test]
+fn all_subjects_are_listed_whether_a_registry_says_them_at_once_or_in_pages() {
+    let server = Server::start();
+    let registry = client(&[server.url()], &Clock::new());
+    assert!(registry.subjects().unwrap().is_empty());
+    let names = ["a-value", "b-value", "c-value", "d-value", "e-value"];
+    for name in names {
+        registry.register(name, V1).unwrap();
+    }
+    assert_eq!(registry.subjects().unwrap(), names);
+    server.set(Mode::Answer(200, r#"["b-value","a-value"]"#));
+    assert_eq!(registry.subjects().unwrap(), names[..2]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The registry at one of several addresses: what is asked, and what the answers mean.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -194,10 +195,21 @@ impl Registry for Remote {
 
 impl Admin for Remote {
     fn subjects(&self) -> Result<Vec<String>, RegistryError> {
-        let mut subjects: Vec<String> =
-            self.ask(|endpoint| list(&endpoint.get("subjects")?), |_| None)?;
-        subjects.sort_unstable();
-        Ok(subjects)
+        let mut subjects = BTreeSet::new();
+        // Some say only so many at once (Apicurio 1,000 by default) and not that there are more. Those that know no pages say
+        // the same again.
+        loop {
+            let known = subjects.len();
+            let path = match known {
+                0 => "subjects".to_owned(),
+                known => format!("subjects?offset={known}"),
+            };
+            let page: Vec<String> = self.ask(|endpoint| list(&endpoint.get(&path)?), |_| None)?;
+            subjects.extend(page);
+            if subjects.len() == known {
+                return Ok(subjects.into_iter().collect());
+            }
+        }
     }
 
     fn versions(&self, subject: &str) -> Result<Vec<u32>, RegistryError> {
