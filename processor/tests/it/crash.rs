@@ -122,8 +122,12 @@ fn a_refusal_at_any_call_ends_the_run_with_its_reason_and_once_it_is_allowed_not
         fixture.write(&rows);
         let at = At::Step(step);
         let log = FaultLog::with_fault(Arc::clone(&fixture.log) as _, at, Fault::NotAllowed);
-        // Whoever leaves need not be allowed to.
-        if let Err(error) = fixture.drain(log, &sql) {
+        let ended = fixture.drain(Arc::clone(&log) as _, &sql);
+        // Polls differ from run to run: it may have come to its end before that step. Whoever leaves need not be allowed to.
+        let struck = log.trace().get(step as usize).copied();
+        let must_end = struck.is_some_and(|call| call != "consumer.close");
+        assert_eq!(ended.is_err(), must_end, "{what}: {struck:?}: {ended:?}");
+        if let Err(error) = ended {
             let mut cause: Option<&dyn std::error::Error> = Some(&error);
             let mut text = String::new();
             while let Some(error) = cause {
@@ -139,9 +143,5 @@ fn a_refusal_at_any_call_ends_the_run_with_its_reason_and_once_it_is_allowed_not
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));
         assert_same(&fixture.results(), &naive(&rows), &what);
     }
-    assert!(
-        refused * 10 > trace.len() * 9,
-        "{refused} of {}",
-        trace.len()
-    );
+    assert!(refused * 2 > trace.len(), "{refused} of {}", trace.len());
 }

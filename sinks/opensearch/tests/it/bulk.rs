@@ -13,7 +13,7 @@ use crate::support::{SCHEMA, TOPIC, World, settings};
 
 fn target(server: &Server) -> Arc<BulkTarget> {
     let mut options = BulkOptions::new(server.url());
-    options.request_timeout = Duration::from_secs(5);
+    options.request_timeout = Duration::from_secs(60);
     Arc::new(BulkTarget::new(options).unwrap())
 }
 
