@@ -25,12 +25,15 @@ fn workers_that_come_and_go_lose_and_double_nothing() {
     wait_until(|| first_progress.counts().flushes > 3);
     let (second, (second_life, second_progress)) = start(&world);
     // However late it gets its partitions, there is something for it to do.
-    let mut rows = 2_000;
+    let mut rows = 2_000_u64;
     while second_progress.counts().flushes <= 3 {
         assert!(!second.is_finished(), "the second one ended");
-        world.produce(300, Some(101));
-        rows += 300;
-        thread::sleep(Duration::from_millis(10));
+        let done = first_progress.counts().rows + second_progress.counts().rows;
+        if done + 600 > rows {
+            world.produce(300, Some(101));
+            rows += 300;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
     first_life.stop();
     first.join().unwrap().unwrap();
@@ -45,7 +48,7 @@ fn workers_that_come_and_go_lose_and_double_nothing() {
     world.check();
     assert_eq!(
         first_progress.counts().rows + second.counts.rows + third.counts.rows,
-        rows as u64 + 2_000
+        rows + 2_000
     );
 }
 
