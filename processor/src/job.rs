@@ -1,26 +1,29 @@
 //! A job, ready to run: its text parsed, planned against the registry's schemas, and its topics' names worked out.
 
+mod error;
+mod query;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use engine::partial::fingerprint_hash;
 use engine::plan::{Query, RECORD_TIME, Settings};
-use engine::sql::{Insert, JobError, Script};
+use engine::sql::{Insert, Script};
 use engine::window::Window;
 use runtime::dead_letter::dlq_topic;
 use runtime::log::Log;
 use runtime::topics::{Durability, Use, Wanted, check};
-use schemas::{Registry, RegistryError, SchemaId};
+use schemas::{Registry, SchemaId};
 
 use crate::columns;
 use crate::format::Format;
 use crate::offsets;
-use crate::record::{self, JobRecord, RecordError};
+use crate::record::{self, JobRecord};
 use crate::tables::{self, ReferenceTables};
-use crate::takeover::{self, Predecessor, TakeoverError};
-use crate::topics::{self, QueryTopics, TopicError};
+use crate::takeover::{self, Predecessor};
+use crate::topics::{self, TopicError};
+pub use error::JobLoadError;
 
 /// What a job is made from.
 #[derive(Clone)]
@@ -115,90 +118,6 @@ pub struct Folded {
     pub state_topic: String,
     /// Where its late rows are reported.
     pub late_topic: String,
-}
-
-/// Why a job can't run.
-#[derive(Debug, thiserror::Error)]
-pub enum JobLoadError {
-    /// Its text is wrong.
-    #[error("the job can't run as it is written:\n{}", list(.0))]
-    Sql(Vec<JobError>),
-    /// Its topics can't be used.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// The registry failed.
-    #[error("schemas of topic {topic} can't be had")]
-    Registry {
-        /// Which topic.
-        topic: String,
-        /// Why.
-        #[source]
-        source: RegistryError,
-    },
-    /// There is no schema for a source.
-    #[error(
-        "the registry has no schema for topic {topic} (subject {topic}-value): run the producer first, or register it"
-    )]
-    NoSchema {
-        /// Which topic.
-        topic: String,
-    },
-    /// A schema can't be used as an Arrow schema, or projected.
-    #[error("the schema of topic {topic} can't be used: {detail}")]
-    Schema {
-        /// Which topic.
-        topic: String,
-        /// Why.
-        detail: String,
-    },
-    /// What is counted of so many queries has no room beside an offset.
-    #[error(
-        "{queries} queries read topic {topic}, and at most {most} can in one job: put the others into a second one, with an application id of its own"
-    )]
-    TooManyQueries {
-        /// Which topic.
-        topic: String,
-        /// How many read it.
-        queries: usize,
-        /// How many can.
-        most: usize,
-    },
-    /// There is no topic for a reference table.
-    #[error(
-        "the topic {topic} of the reference table {table} does not exist: create it with `headway setup`, or correct its name"
-    )]
-    NoTable {
-        /// Which table.
-        table: String,
-        /// Its topic.
-        topic: String,
-    },
-    /// Its application id is another job's.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The application that it is to take over can't be.
-    #[error(transparent)]
-    Takeover(#[from] TakeoverError),
-    /// The registered schema of a sink does not fit the query's results.
-    #[error(
-        "query {query} does not fit the schema registered for its sink topic {topic}: {detail}"
-    )]
-    Output {
-        /// Which query.
-        query: String,
-        /// Its sink's topic.
-        topic: String,
-        /// What does not fit.
-        detail: String,
-    },
-}
-
-fn list(errors: &[JobError]) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 impl Job {
@@ -394,60 +313,6 @@ impl Reader {
     }
 }
 
-impl JobQuery {
-    fn prepare(
-        log: &dyn Log,
-        registry: &Arc<dyn Registry>,
-        options: &JobOptions,
-        plan: Query,
-    ) -> Result<Self, JobLoadError> {
-        let app = &options.application_id;
-        let source = topics::existing_source(log, &plan.source.topic)?;
-        let QueryTopics {
-            partials,
-            state,
-            late,
-            output,
-        } = QueryTopics::new(
-            app,
-            &plan.name,
-            &plan.sink.topic,
-            options.shards,
-            source.partitions,
-        );
-        let fitting = |wanted: Wanted| ensure_fitting(log, wanted, options.durability);
-        fitting(output)?;
-        let folded = match plan.window {
-            None => None,
-            Some(_) => {
-                let sharded = |wanted: Wanted| {
-                    let wanted = wanted.durable(options.durability);
-                    topics::ensure_sharded(log, &wanted, options.durability)
-                };
-                let partials = sharded(partials)?;
-                Some(Folded {
-                    partials_topic: partials.name,
-                    partials_topic_id: partials.id,
-                    state_topic: sharded(state)?.name,
-                    late_topic: fitting(late)?,
-                })
-            }
-        };
-        let (output_schema_id, output_schema) = output_schema(registry.as_ref(), &plan)?;
-        Ok(Self {
-            fingerprint: fingerprint_hash(&format!(
-                "{}\nshards {}",
-                plan.fingerprint, options.shards
-            )),
-            folded,
-            output_schema,
-            output_schema_id,
-            newest_format: options.newest_format,
-            plan: Arc::new(plan),
-        })
-    }
-}
-
 /// Creates a topic, or finds one that can be used.
 fn ensure_fitting(
     log: &dyn Log,
@@ -509,35 +374,4 @@ fn source_schema(registry: &dyn Registry, topic: &str) -> Result<Option<String>,
             source,
         })?;
     Ok(latest.map(|(_, text)| text.to_string()))
-}
-
-/// The schema that results are written with: the sink topic's registered one, if there is one, which they must fit;
-/// otherwise one that is derived from the query and registered.
-fn output_schema(
-    registry: &dyn Registry,
-    plan: &Query,
-) -> Result<(SchemaId, String), JobLoadError> {
-    let topic = &plan.sink.topic;
-    let subject = schemas::value_subject(topic);
-    let failed = |source| JobLoadError::Registry {
-        topic: topic.clone(),
-        source,
-    };
-    let misfit = |detail: String| JobLoadError::Output {
-        query: plan.name.clone(),
-        topic: topic.clone(),
-        detail,
-    };
-    let (id, text) = match registry.latest(&subject).map_err(failed)? {
-        Some((id, text)) => (id, text.to_string()),
-        None => {
-            let text =
-                schemas::encode::avro_schema_for(&plan.output, &plan.name, columns::NAMESPACE)
-                    .map_err(|error| misfit(error.to_string()))?;
-            (registry.register(&subject, &text).map_err(failed)?, text)
-        }
-    };
-    schemas::encode::BatchEncoder::new(&text, id, Arc::clone(&plan.output))
-        .map_err(|error| misfit(error.to_string()))?;
-    Ok((id, text))
 }
