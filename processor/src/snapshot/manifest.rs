@@ -178,6 +178,9 @@ pub fn decode(
         let place = |value: i32, what: &str| {
             usize::try_from(value).map_err(|_| wrong(format!("it names {what} {value}")))
         };
+        let part = |value: i32| {
+            u32::try_from(value).map_err(|_| wrong(format!("it names part {value} of a batch")))
+        };
         let record = place(records.value(row), "record")?;
         if record >= manifest.records.len() {
             return Err(wrong(format!("it names record {record}, which it has not")));
@@ -200,8 +203,8 @@ pub fn decode(
         slices.push(Slice {
             number: numbers.value(row),
             place: places.value(row),
-            part: parts_of.0.value(row).cast_unsigned(),
-            parts: parts_of.1.value(row).cast_unsigned(),
+            part: part(parts_of.0.value(row))?,
+            parts: part(parts_of.1.value(row))?,
             record,
             batch: place(batches.value(row), "batch")?,
             live,
@@ -228,4 +231,66 @@ pub fn encode_batches(batches: &[RecordBatch]) -> Result<Vec<u8>, SnapshotError>
 /// The batches of an Arrow IPC stream, which is not trusted (see [`crate::partial`]).
 pub fn decode_batches(value: &[u8]) -> Result<Vec<RecordBatch>, SnapshotError> {
     Ok(ipc::read(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::format::NEWEST;
+
+    #[test]
+    fn a_part_of_a_batch_below_zero_is_refused() {
+        let head = Head {
+            version: engine::fold::IMAGE_VERSION,
+            fingerprint: 1,
+            topic_id: None,
+            ranges: std::collections::BTreeMap::new(),
+            watermark: engine::watermark::Watermark::default(),
+            counts: engine::fold::Counts::default(),
+            closed_to: 0,
+            next_run: 1,
+            held_rows: 1,
+            block_rows: 1,
+        };
+        let record = Named {
+            key: "rows/1".into(),
+            crc32: 0,
+            rows: 1,
+        };
+        let manifest = Manifest {
+            version: NEWEST,
+            offset: 7,
+            partials_topic_id: "id".into(),
+            head,
+            records: vec![record],
+        };
+        let slice = Slice {
+            number: 0,
+            place: 0,
+            part: 0,
+            parts: 1,
+            record: 0,
+            batch: 0,
+            live: None,
+        };
+        let (header, value) = encode(&manifest, std::slice::from_ref(&slice)).unwrap();
+        let read = |value: &[u8]| {
+            let checksum = format::checksum(NEWEST, &header, Some(value)).unwrap();
+            decode(&header, Some(&checksum), value, NEWEST)
+        };
+        assert_eq!(read(&value).unwrap(), (manifest, vec![slice]));
+        let rows = decode_batches(&value).unwrap().remove(0);
+        for (column, below) in [(2, -1), (3, i32::MIN), (4, -1), (5, -1)] {
+            let mut columns = rows.columns().to_vec();
+            columns[column] = Arc::new(Int32Array::from(vec![below]));
+            let rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
+            let refused = read(&encode_batches(&[rows]).unwrap()).unwrap_err();
+            assert!(
+                refused.to_string().contains(&below.to_string()),
+                "column {column}: {refused}"
+            );
+        }
+    }
 }
