@@ -47,7 +47,16 @@ impl Session<'_> {
     /// finished.
     pub(super) fn drained(&mut self) -> Result<bool, WorkerError> {
         let now_ms = self.worker.clock.now_ms();
-        if now_ms.saturating_sub(self.drained.last_check_ms) >= CHECK_MS {
+        let sources = &self.worker.job.sources;
+        let is_fed = sources.values().any(|source| source.is_fed);
+        if !is_fed && self.drained.complete.is_empty() {
+            // What no query of the job writes, all that is there can be taken of at once.
+            self.drained.complete = sources.keys().cloned().collect();
+        }
+        // The look waits for the brokers. What others have finished matters once all is finished here, and to sources that
+        // they write.
+        let here = self.joined && self.ended_here();
+        if (is_fed || here) && now_ms.saturating_sub(self.drained.last_check_ms) >= CHECK_MS {
             self.drained.last_check_ms = now_ms;
             self.look()?;
         }
@@ -75,10 +84,14 @@ impl Session<'_> {
             };
             scan.end_at(end);
         }
-        let here = self.restores.is_empty()
+        Ok(self.ended_here() && self.drained.all && self.through(now_ms)?)
+    }
+
+    /// Whether the end of the input of all that is here has been announced and committed.
+    fn ended_here(&self) -> bool {
+        self.restores.is_empty()
             && self.scans.values().all(ScanTask::ended)
-            && self.merges.values().all(MergeTask::ended);
-        Ok(here && self.drained.all && self.through(now_ms)?)
+            && self.merges.values().all(MergeTask::ended)
     }
 
     /// Whether what is here has taken all that there is. It may have been finished before, and more have come since: that is
