@@ -78,8 +78,8 @@ pub fn count(log: &dyn Log, topic: &str) -> anyhow::Result<Moved> {
     let mut moved = Moved::default();
     read(log, topic, |batch| {
         moved.records += batch.len() as u64;
-        for record in batch.iter() {
-            moved.bytes += record.value.map_or(0, <[u8]>::len) as u64;
+        for index in 0..batch.len() {
+            moved.bytes += batch.value(index).map_or(0, <[u8]>::len) as u64;
         }
         Ok(())
     })?;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::record_batch::RecordBatch;
-use engine::spill::{Kept, Spill, SpillError};
+use engine::spill::{Kept, Spill, SpillError, bytes_of};
 use prometheus::IntGauge;
 
 use crate::snapshot::manifest::{decode_batches, encode_batches};
@@ -25,6 +25,8 @@ use crate::snapshot::manifest::{decode_batches, encode_batches};
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// What is smaller stays in memory: it will soon be merged with others.
 const SMALL_BYTES: usize = 32 * 1024;
+/// About what stands beside a column's values.
+const COLUMN_BYTES: usize = 128;
 
 /// Keeps batches in memory up to a budget, and others on disk.
 #[derive(Debug)]
@@ -173,7 +175,7 @@ impl DiskSpill {
 
 impl Spill for DiskSpill {
     fn keep(&self, rows: RecordBatch) -> Result<Arc<dyn Kept>, SpillError> {
-        let bytes = rows.get_array_memory_size();
+        let bytes = bytes_of(&rows) + rows.num_columns() * COLUMN_BYTES;
         let full = self.memory.bytes.load(Ordering::Relaxed) + bytes > self.budget_bytes;
         if full && bytes > SMALL_BYTES {
             return Ok(Arc::new(self.write(&rows)?));

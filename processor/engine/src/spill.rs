@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef};
 use arrow::record_batch::RecordBatch;
 
 /// Takes batches that will not change any more.
@@ -49,4 +50,18 @@ impl Kept for RecordBatch {
     fn rows(&self) -> Result<RecordBatch, SpillError> {
         Ok(self.clone())
     }
+}
+
+/// What rows take in memory: of a batch that shares its buffers with others, its own part.
+pub fn bytes_of(rows: &RecordBatch) -> usize {
+    let count = rows.num_rows();
+    let bytes = |column: &ArrayRef| {
+        if let Some(width) = column.data_type().primitive_width() {
+            return count * width + column.nulls().map_or(0, |_| count.div_ceil(8));
+        }
+        let data = column.to_data();
+        data.get_slice_memory_size()
+            .unwrap_or_else(|_| data.get_buffer_memory_size())
+    };
+    rows.columns().iter().map(bytes).sum()
 }

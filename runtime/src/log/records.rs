@@ -44,6 +44,11 @@ impl Batch {
         self.records.get(index)
     }
 
+    /// One record's value; `None` is a tombstone. For those who look at nothing else of most records.
+    pub fn value(&self, index: usize) -> Option<&[u8]> {
+        self.records.value(index)
+    }
+
     /// The value of one header of one record, the last of that name.
     pub fn header(&self, index: usize, name: &str) -> Option<&[u8]> {
         self.records.header(index, name)
@@ -75,6 +80,10 @@ impl Records for First {
         self.records.get(index)
     }
 
+    fn value(&self, index: usize) -> Option<&[u8]> {
+        self.records.value(index)
+    }
+
     fn header(&self, index: usize, name: &str) -> Option<&[u8]> {
         self.records.header(index, name)
     }
@@ -93,6 +102,10 @@ pub trait Records: Send {
     fn len(&self) -> usize;
     /// One of them.
     fn get(&self, index: usize) -> Record<'_>;
+    /// The value of one of them; `None` is a tombstone.
+    fn value(&self, index: usize) -> Option<&[u8]> {
+        self.get(index).value
+    }
     /// The value of one header of one of them, the last of that name; `None` if it has none, or one without a value.
     fn header(&self, index: usize, name: &str) -> Option<&[u8]>;
 }

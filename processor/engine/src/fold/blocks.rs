@@ -19,7 +19,7 @@ use arrow::record_batch::RecordBatch;
 use super::FoldError;
 use crate::plan::Query;
 use crate::shard;
-use crate::spill::{Kept, Spill, SpillError};
+use crate::spill::{Kept, Spill, SpillError, bytes_of};
 
 /// How many rows a block has at most, about. Frozen, because how far results are out is committed in pieces of this size.
 pub(super) const BLOCK_ROWS: usize = 65_536;
@@ -103,6 +103,11 @@ impl Blocks {
         self.blocks.len().ilog2()
     }
 
+    /// Whether it is not cut.
+    pub(super) fn is_one(&self) -> bool {
+        self.blocks.len() == 1
+    }
+
     /// One run of the rows of several.
     pub(super) fn merge(
         query: &Query,
@@ -118,16 +123,6 @@ impl Blocks {
         }
         Ok(Self::of(blocks))
     }
-}
-
-/// What rows take in memory: of a batch that shares its buffers with others, its own part.
-pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
-    let bytes = |column: &arrow::array::ArrayRef| {
-        let data = column.to_data();
-        data.get_slice_memory_size()
-            .unwrap_or_else(|_| data.get_buffer_memory_size())
-    };
-    rows.columns().iter().map(bytes).sum()
 }
 
 fn number(next: &mut u64) -> u64 {

@@ -113,6 +113,40 @@ impl Fold {
         self.raised(results).map(Some)
     }
 
+    /// How many of these closed windows, from the first on, are so small that [`Fold::results_together`] may give them at
+    /// once: each is of one piece, and all of them have at most this many partial rows.
+    pub fn together(&self, closed: &[ClosedWindow], most_rows: usize) -> usize {
+        let mut rows = 0;
+        let small = |closed: &&ClosedWindow| {
+            let Source::Runs { runs, .. } = &closed.source else {
+                return false;
+            };
+            let of_this: usize = runs.iter().map(|run| run.rows).sum();
+            rows += of_this;
+            rows <= most_rows
+                && of_this <= self.keeping.block_rows
+                && runs.iter().all(Blocks::is_one)
+        };
+        closed.iter().take_while(small).count()
+    }
+
+    /// The results of several closed windows that are of one piece each, in their order: what [`Fold::next_results`] gives
+    /// of one after the other.
+    ///
+    /// # Errors
+    /// A fragment failed, or rows can't be read back.
+    pub fn results_together(&mut self, closed: &[ClosedWindow]) -> Result<RecordBatch, FoldError> {
+        let mut all = Vec::new();
+        for closed in closed {
+            let mut pieces = self.pieces(closed, 0);
+            while let Some(batches) = pieces.batches(&self.query)? {
+                all.extend(batches);
+            }
+        }
+        let results = self.query.finish(&all, true, &mut self.history)?;
+        self.raised(results)
+    }
+
     /// How many row × window pairs are in a closed window.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use arrow::record_batch::RecordBatch;
 
-use super::blocks::bytes_of;
 use super::closed::{ClosedPieces, ClosedWindow, Source};
 use super::{Fold, FoldError, State};
+use crate::spill::bytes_of;
 
 impl ClosedWindow {
     /// About how many bytes its partial rows take in memory.

@@ -23,6 +23,9 @@ use crate::window::Window;
 
 /// How many batches of one size are merged into one.
 const FAN_IN: usize = 8;
+/// Partial rows up to this number share their memory with those of other panes that came with them: it is needed until the
+/// last of them is gone, and a copy of each pane's rows would cost much more than these few rows take.
+const MOST_SHARED: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(super) struct Panes {
@@ -278,8 +281,26 @@ fn by_pane(rows: &RecordBatch) -> Result<Vec<(i64, RecordBatch)>, ArrowError> {
     if let (1, Some((&start, _))) = (by_start.len(), by_start.first_key_value()) {
         return Ok(vec![(start, rows.clone())]);
     }
-    by_start
-        .into_iter()
-        .map(|(start, indices)| Ok((start, take_record_batch(rows, &UInt32Array::from(indices))?)))
-        .collect()
+    if rows.num_rows() > MOST_SHARED {
+        return by_start
+            .into_iter()
+            .map(|(start, indices)| {
+                Ok((start, take_record_batch(rows, &UInt32Array::from(indices))?))
+            })
+            .collect();
+    }
+    let sorted = match starts.values().is_sorted() {
+        true => rows.clone(),
+        false => {
+            let order: Vec<u32> = by_start.values().flatten().copied().collect();
+            take_record_batch(rows, &UInt32Array::from(order))?
+        }
+    };
+    let mut at = 0;
+    let mut parts = Vec::with_capacity(by_start.len());
+    for (start, indices) in by_start {
+        parts.push((start, sorted.slice(at, indices.len())));
+        at += indices.len();
+    }
+    Ok(parts)
 }

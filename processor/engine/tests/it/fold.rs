@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use engine::fold::{Applied, ClosedWindow, Fold, FoldError, Handover, Image, ImageError, ImageRun};
 use engine::partial::{FORMAT_VERSION, Header};
@@ -306,6 +307,48 @@ proptest! {
             prop_assert_eq!(restored.ranges(), live.ranges());
             prop_assert_eq!(restored.watermark().now(), live.watermark().now());
             prop_assert_eq!(restored.open_windows(), live.open_windows());
+        }
+    }
+
+    /// Windows that are given many at a time give what they give one by one, scores, first rows and versions too.
+    #[test]
+    fn windows_given_together_are_those_given_one_by_one_bit_for_bit(
+        kind in windows(), select in 0_u64..3, seed in any::<u64>(), count in 0_usize..300, partitions in 1_usize..4,
+        longest in 1_u64..60, disorder in 0_i64..7_200_000, most in 1_usize..60, blocks in 1_usize..40
+    ) {
+        let query = match (select, kind) {
+            (0, _) => kind.query("final"),
+            (1, _) | (_, Kind::Session | Kind::Unbounded) => kind.scored_query(),
+            _ => {
+                let text = format!("{} ORDER BY total DESC LIMIT 1", kind.text("final"));
+                Arc::new(planned(&text, &trips_schema()).unwrap_or_else(|errors| panic!("{errors:?}")))
+            }
+        };
+        let mut dice = Dice(seed | 1);
+        let trips = spread(some_trips(seed, count, 2), partitions, &mut dice);
+        let log = partials(&query, &trips, disorder, longest, &mut dice);
+        let mut one = Fold::new(Arc::clone(&query), FINGERPRINT).with_block_rows(blocks);
+        let mut several = one.clone();
+        for (offset, record) in log.iter().enumerate() {
+            let mut expected = vec![];
+            for closed in &apply(&mut one, offset, record).closed {
+                expected.push(one.results(closed).unwrap());
+            }
+            let closed = apply(&mut several, offset, record).closed;
+            let mut rest = &closed[..];
+            let mut found = vec![];
+            while !rest.is_empty() {
+                let together = several.together(rest, most);
+                prop_assert!(together <= rest.len());
+                let (first, behind) = rest.split_at(together.max(1));
+                found.push(match together {
+                    0 => several.results(&first[0]).unwrap(),
+                    _ => several.results_together(first).unwrap(),
+                });
+                rest = behind;
+            }
+            let whole = |parts: &[RecordBatch]| concat_batches(&query.output, parts).unwrap();
+            prop_assert_eq!(whole(&found), whole(&expected));
         }
     }
 

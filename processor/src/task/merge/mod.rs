@@ -74,6 +74,10 @@ struct Closing {
     watermark: Option<i64>,
 }
 
+/// How many partial rows of closed windows are made results at once. A window at a time, most of the cost is that of small
+/// batches.
+const MOST_TOGETHER: usize = 4096;
+
 /// What it costs to fold a record without rows, where a row costs 1.
 const RECORD_COST: u64 = 200;
 
@@ -276,6 +280,26 @@ impl MergeTask {
                 break;
             }
             let fold = &mut self.live.fold;
+            if self.pieces.is_none() && closing.given.pieces == 0 {
+                let rest = &closing.windows[closing.given.windows..];
+                let count = fold.together(rest, MOST_TOGETHER.min(self.room - 1));
+                if count > 1 {
+                    let results = fold.results_together(&rest[..count]).map_err(|source| {
+                        MergeError::Fold {
+                            partition: self.partition.clone(),
+                            offset: closing.offset,
+                            source,
+                        }
+                    })?;
+                    closing.given.windows += count;
+                    self.room -= results.num_rows();
+                    self.live.emitted += results.num_rows() as u64;
+                    if results.num_rows() > 0 {
+                        given.push(Given::Results(results));
+                    }
+                    continue;
+                }
+            }
             let pieces = self
                 .pieces
                 .get_or_insert_with(|| fold.pieces(window, closing.given.pieces));

@@ -169,8 +169,7 @@ impl ScanTask {
         let mut next = batch.next_position();
         let mut index = 0;
         while index < batch.len() {
-            let record = batch.get(index);
-            let Some(value) = record.value else {
+            let Some(value) = batch.value(index) else {
                 self.range.rows_in += 1;
                 self.range.tombstones += 1;
                 index += 1;
@@ -182,7 +181,7 @@ impl ScanTask {
                     self.range.rows_in += 1;
                     self.range.undecodable += 1;
                     taken.dead.push(Dead {
-                        offset: record.offset,
+                        offset: batch.get(index).offset,
                         reason: bad.reason,
                         detail: bad.detail,
                         schema_id: bad.schema_id,
@@ -195,8 +194,8 @@ impl ScanTask {
                     continue;
                 }
                 Err(PushError::Registry(error)) => {
-                    next = record.offset;
-                    taken.stopped = Some((record.offset, error));
+                    next = batch.get(index).offset;
+                    taken.stopped = Some((next, error));
                     break;
                 }
             }

@@ -261,6 +261,12 @@ impl<K: Send + Sync> Records for Borrowed<K> {
         }
     }
 
+    fn value(&self, index: usize) -> Option<&[u8]> {
+        let message = self.messages[index];
+        // SAFETY: the message is valid as long as `self`, and so is its value.
+        unsafe { bytes((*message).payload, (*message).len) }
+    }
+
     fn header(&self, index: usize, name: &str) -> Option<&[u8]> {
         let name = CString::new(name).ok()?;
         let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;

@@ -10,6 +10,11 @@ use super::super::{ConsumerOptions, LogError, ProducerOptions};
 /// The largest record that the clients take, in bytes; a topic's own `max.message.bytes` may be lower.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// How long a record waits at least for others to share its batch where a flush ends that wait, so that it costs nothing.
+/// Small batches cost much: while one of a partition is under way and the next is due, librdkafka's thread asks itself without
+/// a pause whether it may go out.
+const LEAST_LINGER: Duration = Duration::from_millis(20);
+
 /// How to reach a cluster, and what all its clients share.
 #[derive(Clone, Debug)]
 pub struct KafkaOptions {
@@ -193,11 +198,9 @@ impl KafkaOptions {
     pub(super) fn producer(&self, options: &ProducerOptions) -> ClientConfig {
         let mut config = self.base(&options.client_id);
         config.set("compression.type", "lz4");
-        // A flush that waits for no counts lets no record wait for others: then a moment's wait costs nothing, and without it
-        // a record that comes by itself is a batch by itself, however many follow.
         let linger = match options.counts {
             true => options.linger,
-            false => options.linger.max(Duration::from_millis(1)),
+            false => options.linger.max(LEAST_LINGER),
         };
         config.set("linger.ms", linger.as_millis().to_string());
         config.set(

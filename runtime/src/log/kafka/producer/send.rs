@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::super::super::{LogError, NewRecord};
 use super::phase::Phase;
-use super::{KafkaProducer, TICK, native};
+use super::{KafkaProducer, native};
 
 /// After how many records the delivery reports are looked at.
 const REPORTS_EVERY: u32 = 256;
@@ -18,6 +18,8 @@ const BATCH: usize = 1024;
 /// five requests out and more to send, librdkafka's thread asks itself without a pause whether it may; and records that
 /// wait for long have left the caches when it comes to them.
 const MOST_UNDER_WAY: i32 = 32_768;
+/// How long one wait for these deliveries lasts, which take several times as long.
+const FEWER_TICK: Duration = Duration::from_millis(1);
 
 impl KafkaProducer {
     /// One record.
@@ -135,7 +137,7 @@ impl KafkaProducer {
             if moved.elapsed() >= self.delivery_timeout {
                 return Err(LogError::TimedOut { action });
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(FEWER_TICK);
             self.base().poll(Duration::ZERO);
             let now = self.base().in_flight_count();
             if now < under_way {
