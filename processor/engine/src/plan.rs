@@ -11,6 +11,7 @@
 //! The groups and accumulators are those of DataFusion's aggregate operator. They are driven directly, without the
 //! operator around them: it would want a stream and a task for each call, and a call is often only a few rows.
 
+mod apart;
 mod build;
 mod calls;
 mod check;

@@ -459,7 +459,6 @@ fn zombie(call: &'static str, nth: u64, meanwhile: Meanwhile, leaves: bool) -> b
     other.instance = "other".into();
     // What it would write and delete itself would hide what the zombie does.
     other.worker.snapshot_cost = u64::MAX;
-    other.lifecycle.drain();
     let start = |options: &Options| {
         let options = options.clone();
         std::thread::spawn(move || processor::run(&options))
@@ -497,6 +496,8 @@ fn zombie(call: &'static str, nth: u64, meanwhile: Meanwhile, leaves: bool) -> b
             "{what}: a snapshot is seen"
         );
     }
+    // Not before: it would have finished, and let go of all, before the other one wakes up.
+    other.lifecycle.drain();
     while !(zombie.is_finished() && successor.is_finished()) {
         fixture.clock.advance(Duration::from_millis(250));
         std::thread::sleep(Duration::from_millis(5));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::{DataFusionError, Result, exec_err, internal_datafusion_err};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
@@ -12,6 +12,7 @@ use datafusion_functions_aggregate_common::aggregate::groups_accumulator::Groups
 use datafusion_physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion_physical_plan::aggregates::order::GroupOrdering;
 
+use super::apart::Apart;
 use super::fragments::{Aggregate, Fragments};
 use crate::window::Window;
 
@@ -43,8 +44,7 @@ pub(super) struct Evaluated {
 pub(super) struct Groups<'a> {
     fragments: &'a Fragments,
     values: Box<dyn GroupValues>,
-    /// The window's start of all groups, where they have one in common and only their key is looked at.
-    start: Option<i64>,
+    apart: Apart,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
     /// Where each group's interval ends, for windows that do not lie fast in time.
     ends: Option<Vec<i64>>,
@@ -58,33 +58,24 @@ pub(super) struct Groups<'a> {
 
 impl<'a> Groups<'a> {
     pub(super) fn new(fragments: &'a Fragments) -> Result<Self> {
-        Self::of(fragments, Arc::clone(&fragments.group_schema), None)
+        Self::of(fragments, Apart::Whole)
     }
 
-    /// For these partial rows. Where all are of one window and there is one key, of a type for which that makes no difference,
-    /// groups are told apart by the key alone: a table of one column is much faster.
+    /// For source rows.
+    pub(super) fn of_rows(fragments: &'a Fragments) -> Result<Self> {
+        Self::of(fragments, Apart::of_rows(fragments))
+    }
+
+    /// For these partial rows.
     pub(super) fn of_partials(fragments: &'a Fragments, partials: &[&RecordBatch]) -> Result<Self> {
-        let [_, key] = fragments.group_schema.fields().as_ref() else {
-            return Self::new(fragments);
-        };
-        let plain = matches!(
-            key.data_type(),
-            DataType::Utf8 | DataType::Int32 | DataType::Int64
-        );
-        match one_start(partials).filter(|_| plain) {
-            None => Self::new(fragments),
-            start => Self::of(
-                fragments,
-                Arc::new(Schema::new(vec![Arc::clone(key)])),
-                start,
-            ),
-        }
+        Self::of(fragments, Apart::of_partials(fragments, partials))
     }
 
-    fn of(fragments: &'a Fragments, schema: SchemaRef, start: Option<i64>) -> Result<Self> {
+    fn of(fragments: &'a Fragments, apart: Apart) -> Result<Self> {
+        let schema = apart.schema(&fragments.group_schema);
         Ok(Self {
             values: new_group_values(schema, &GroupOrdering::None)?,
-            start,
+            apart,
             accumulators: fragments
                 .aggregates
                 .iter()
@@ -99,8 +90,8 @@ impl<'a> Groups<'a> {
     }
 
     fn intern(&mut self, groups: &[ArrayRef]) -> Result<usize> {
-        let looked_at = &groups[usize::from(self.start.is_some())..];
-        self.values.intern(looked_at, &mut self.indices)?;
+        let looked_at = self.apart.looked_at(groups);
+        self.values.intern(&looked_at, &mut self.indices)?;
         let total = self.values.len();
         self.rows.resize(total, 0);
         self.touched.resize(total, 0);
@@ -177,12 +168,9 @@ impl<'a> Groups<'a> {
 
     /// The window's start of each group, then its keys.
     fn emit(&mut self) -> Result<Vec<ArrayRef>> {
-        let groups = self.values.len();
-        let mut columns = self.values.emit(EmitTo::All)?;
-        if let Some(start) = self.start {
-            columns.insert(0, Arc::new(Int64Array::from_value(start, groups)));
-        }
-        Ok(columns)
+        let count = self.values.len();
+        let looked_at = self.values.emit(EmitTo::All)?;
+        Ok(self.apart.groups(looked_at, count))
     }
 
     /// The groups as partial rows.
@@ -277,17 +265,6 @@ impl Fragments {
 /// The batches that have rows.
 pub(super) fn filled(batches: &[RecordBatch]) -> impl Iterator<Item = &RecordBatch> {
     batches.iter().filter(|batch| batch.num_rows() > 0)
-}
-
-/// The window's start of partial rows, if it is the same of all.
-fn one_start(partials: &[&RecordBatch]) -> Option<i64> {
-    let mut starts = partials
-        .iter()
-        .map(|partial| partial.column(0).as_primitive::<Int64Type>());
-    let first = *starts.clone().next()?.values().first()?;
-    starts
-        .all(|starts| starts.null_count() == 0 && starts.values().iter().all(|at| *at == first))
-        .then_some(first)
 }
 
 /// A batch must have exactly these columns.

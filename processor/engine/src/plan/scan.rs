@@ -87,7 +87,7 @@ impl Fragments {
     ) -> Result<Scanned> {
         let mut into = Into {
             tables: self.opened(tables)?,
-            groups: Groups::new(self)?,
+            groups: Groups::of_rows(self)?,
             rows: Vec::new(),
             origins: Vec::new(),
         };

@@ -53,9 +53,10 @@ impl<T: Copy + Default> Values<T> {
     }
 
     fn take_values(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
-        // The next batch is likely as large.
+        // The next batch is likely about as large, and what has grown once need not grow again.
+        let room = self.values.capacity().clamp(rows, 2 * rows);
         (
-            std::mem::replace(&mut self.values, Vec::with_capacity(rows)),
+            std::mem::replace(&mut self.values, Vec::with_capacity(room)),
             take_valid(&mut self.valid),
         )
     }
