@@ -176,7 +176,8 @@ fn between(left: f64, left_at: f64, right: f64, right_at: f64, at: f64) -> f64 {
         return right;
     }
     let share = (at - left_at) / (right_at - left_at);
-    left * (1.0 - share) + right * share
+    // Rounding must not leave what lies between: among equal values it is that value.
+    (left * (1.0 - share) + right * share).max(left).min(right)
 }
 
 fn order(a: &Mean, b: &Mean) -> Ordering {
