@@ -45,7 +45,8 @@ pub struct LateRows {
 pub struct Applied {
     /// Its rows that were late, by window, in order of window.
     pub late: Vec<LateRows>,
-    /// The windows that it closed and that another job gave ([`Fold::go_on_from`](super::Fold::go_on_from)), in order of end, before all others.
+    /// The windows that it closed and that another job gave ([`Fold::go_on_from`](super::Fold::go_on_from)), in order of end,
+    /// before all others.
     pub given_before: Vec<ClosedWindow>,
     /// The windows that it closed, in order of end.
     pub closed: Vec<ClosedWindow>,
