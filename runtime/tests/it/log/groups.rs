@@ -235,111 +235,93 @@ pub fn a_crashed_members_partitions_move_after_its_session_timeout(target: &Targ
     close(second.consumer);
 }
 
+/// As clients have it where they are told nothing else.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Two static members of a group, each with one of a topic's two partitions.
+struct Pair {
+    first: Member,
+    second: Member,
+    /// What the first one joined with.
+    options: ConsumerOptions,
+    topic: String,
+}
+
+impl Pair {
+    fn join(target: &Target, session_timeout: Duration) -> Self {
+        let topic = target.topic(2)[0].topic.to_string();
+        let group = target.unique("group");
+        let named = |name: &str| ConsumerOptions {
+            instance_id: Some(name.into()),
+            session_timeout,
+            ..ConsumerOptions::new(&group)
+        };
+        let mut first = Member::join(target, &named("one"), &topic);
+        let mut second = Member::join(target, &named("two"), &topic);
+        drive(
+            target,
+            "both have one",
+            &mut [&mut first, &mut second],
+            |m| m.iter().all(|member| member.owned.len() == 1),
+        );
+        Self {
+            first,
+            second,
+            options: named("one"),
+            topic,
+        }
+    }
+
+    /// Ends the first one so that it keeps its place: it has it again when it is back, and the other is not disturbed.
+    fn expect_place_kept(self, target: &Target, end: impl FnOnce(Member)) {
+        let mut second = self.second;
+        let of_first: BTreeSet<_> = self.first.owned.keys().cloned().collect();
+        let rounds = second.assigned;
+        end(self.first);
+        let mut again = Member::join(target, &self.options, &self.topic);
+        drive(
+            target,
+            "it has its partition again",
+            &mut [&mut again, &mut second],
+            |m| !m[0].owned.is_empty(),
+        );
+        assert_eq!(
+            again.owned.keys().cloned().collect::<BTreeSet<_>>(),
+            of_first
+        );
+        assert_eq!(
+            (second.owned.len(), second.assigned, second.lost),
+            (1, rounds, 0),
+            "the other was disturbed"
+        );
+        close(again.consumer);
+        close(second.consumer);
+    }
+}
+
 pub fn a_static_member_that_comes_back_in_time_keeps_its_partitions(target: &Target) {
-    let partitions = target.topic(2);
-    let topic = partitions[0].topic.to_string();
-    let group = target.unique("group");
-    let named = |name: &str| ConsumerOptions {
-        instance_id: Some(name.into()),
-        ..ConsumerOptions::new(&group)
-    };
-    let mut first = Member::join(target, &named("one"), &topic);
-    let mut second = Member::join(target, &named("two"), &topic);
-    drive(
-        target,
-        "both have one",
-        &mut [&mut first, &mut second],
-        |m| m.iter().all(|member| member.owned.len() == 1),
-    );
-    let of_first: BTreeSet<_> = first.owned.keys().cloned().collect();
-    let rounds = second.assigned;
-    drop(first);
-    let mut again = Member::join(target, &named("one"), &topic);
-    drive(
-        target,
-        "it has its partition again",
-        &mut [&mut again, &mut second],
-        |m| !m[0].owned.is_empty(),
-    );
-    assert_eq!(
-        again.owned.keys().cloned().collect::<BTreeSet<_>>(),
-        of_first
-    );
-    assert_eq!(
-        (second.owned.len(), second.assigned, second.lost),
-        (1, rounds, 0),
-        "the other was disturbed"
-    );
-    close(again.consumer);
-    close(second.consumer);
+    Pair::join(target, SESSION_TIMEOUT).expect_place_kept(target, drop);
 }
 
 pub fn a_static_member_that_closes_for_a_moment_keeps_its_place(target: &Target) {
-    let partitions = target.topic(2);
-    let topic = partitions[0].topic.to_string();
-    let group = target.unique("group");
-    let named = |name: &str| ConsumerOptions {
-        instance_id: Some(name.into()),
-        ..ConsumerOptions::new(&group)
-    };
-    let mut first = Member::join(target, &named("one"), &topic);
-    let mut second = Member::join(target, &named("two"), &topic);
-    drive(
-        target,
-        "both have one",
-        &mut [&mut first, &mut second],
-        |m| m.iter().all(|member| member.owned.len() == 1),
-    );
-    let of_first: BTreeSet<_> = first.owned.keys().cloned().collect();
-    let rounds = second.assigned;
-    first
-        .consumer
-        .close_for_a_moment(Duration::from_secs(10))
-        .expect("it closes");
-    let mut again = Member::join(target, &named("one"), &topic);
-    drive(
-        target,
-        "it has its partition again",
-        &mut [&mut again, &mut second],
-        |m| !m[0].owned.is_empty(),
-    );
-    assert_eq!(
-        again.owned.keys().cloned().collect::<BTreeSet<_>>(),
-        of_first
-    );
-    assert_eq!(
-        (second.owned.len(), second.assigned, second.lost),
-        (1, rounds, 0),
-        "the other was disturbed"
-    );
-    close(again.consumer);
-    close(second.consumer);
+    Pair::join(target, SESSION_TIMEOUT).expect_place_kept(target, |first| {
+        first
+            .consumer
+            .close_for_a_moment(Duration::from_secs(10))
+            .expect("it closes");
+    });
 }
 
 pub fn a_static_member_that_leaves_gives_its_partitions_to_others_at_once(target: &Target) {
-    let partitions = target.topic(2);
-    let topic = partitions[0].topic.to_string();
-    let group = target.unique("group");
-    let named = |name: &str| ConsumerOptions {
-        instance_id: Some(name.into()),
-        // none of them is found silent while this runs
-        session_timeout: Duration::from_secs(300),
-        ..ConsumerOptions::new(&group)
-    };
-    let mut first = Member::join(target, &named("one"), &topic);
-    let mut second = Member::join(target, &named("two"), &topic);
-    drive(
-        target,
-        "both have one",
-        &mut [&mut first, &mut second],
-        |m| m.iter().all(|member| member.owned.len() == 1),
-    );
-    close(first.consumer);
+    // none of them is found silent while this runs
+    let pair = Pair::join(target, Duration::from_secs(300));
+    let mut second = pair.second;
+    close(pair.first.consumer);
     drive(target, "the other has both", &mut [&mut second], |m| {
         m[0].owned.len() == 2
     });
     // its name is free for it to come back
-    let mut again = Member::join(target, &named("one"), &topic);
+    let mut again = Member::join(target, &pair.options, &pair.topic);
     drive(
         target,
         "both have one again",
@@ -349,7 +331,8 @@ pub fn a_static_member_that_leaves_gives_its_partitions_to_others_at_once(target
     close(again.consumer);
     close(second.consumer);
     // and a group without members is empty
-    assert!(target.log.members(&group).expect("an answer").is_empty());
+    let group = &pair.options.group;
+    assert!(target.log.members(group).expect("an answer").is_empty());
 }
 
 pub fn partitions_that_came_while_a_static_member_was_away_are_given(target: &Target) {
